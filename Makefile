@@ -1,0 +1,49 @@
+# `make help` lists the targets. Needs nothing but git, make and Python >= 3.10; everything else goes into .venv/.
+
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed; name one with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	python -m pip install --quiet pip==25.3
+	python -m pip install --quiet --constraint constraints.txt --group test
+	@touch $@
+
+.PHONY: install
+install: $(INSTALLED)  ## create .venv/ with the pinned dependencies
+
+.PHONY: run
+run: install  ## get the data, run the pipeline, print metrics and timings (DATA=digits: 8x8 digits, minutes)
+	@python -m tools.get_data $(DATA)
+	@rm -f .scratch/stages.jsonl
+	dvc repro
+	@python -m tools.summary
+
+.PHONY: samples
+samples: install  ## without data or training: fetch the committed model, draw, measure and make the figures
+	dvc pull --quiet train classifier reference
+	@rm -f .scratch/stages.jsonl
+	dvc repro --single-item --force sample fid figures
+	@python -m tools.summary
+
+.PHONY: test
+test: install  ## run the tests (those on MNIST only where MNIST_MIRROR is set)
+	python -m pytest
+
+.PHONY: lint
+lint: install  ## check the code's form
+	ruff check .
+
+.PHONY: clean
+clean:  ## remove .venv/, scratch files and caches of tools; data/ and DVC's cache stay
+	rm -rf $(VENV) .scratch .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './.dvc/*' -prune -exec rm -rf {} +
+
+.PHONY: help
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

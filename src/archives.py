@@ -1,0 +1,211 @@
+"""Archives in, arrays out: MNIST's IDX files, or a zip of PNGs. What is in an archive is not to be trusted.
+
+Knows nothing of where archives come from (tools/get_data.py) or of what is done with the arrays.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import stat
+import warnings
+import zipfile
+import zlib
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from src.dataset import Dataset, fingerprint
+from src.errors import UserError
+from src.randomness import generator
+
+KNOWN = {"1934b35f0e63": "MNIST", "d9d2cf37e7c3": "scikit-learn digits (8x8, not MNIST)"}
+
+IDX_FILES = {
+    "images": "train-images-idx3-ubyte",
+    "labels": "train-labels-idx1-ubyte",
+    "heldout_images": "t10k-images-idx3-ubyte",
+    "heldout_labels": "t10k-labels-idx1-ubyte",
+}
+
+MAX_MEMBERS = 2_000_000
+MAX_MEMBER_BYTES = 16 * 2**20
+MAX_TOTAL_BYTES = 32 * 2**30
+MAX_SIDE = 1024
+MAX_IDX_BYTES = 4 * 2**30
+
+
+def read(folder: str | Path, heldout: float, seed: int) -> Dataset:
+    """The data set in `folder`: the four IDX files (.gz or not), or one .zip of PNGs, and nothing else.
+
+    A zip has no test set of its own: the share `heldout` of it, chosen by `seed`, is held out. Raises UserError.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}/: not found; `make run` gets MNIST, or put a zip of PNGs there")
+    files = {path.name: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+    stems = {name.removesuffix(".gz") for name in files}
+    if stems == set(IDX_FILES.values()) and len(files) == len(IDX_FILES):
+        return _read_idx_files(folder)
+    if len(files) == 1 and next(iter(files)).lower().endswith(".zip"):
+        return _read_zip(next(iter(files.values())), heldout, seed)
+    raise UserError(
+        f"{folder}/: expected the four MNIST files ({', '.join(f'{name}.gz' for name in IDX_FILES.values())}) or one .zip "
+        f"of PNGs, found {', '.join(files) or 'nothing'}; move the rest elsewhere"
+    )
+
+
+def _read_idx_files(folder: Path) -> Dataset:
+    arrays = {}
+    for key, stem in IDX_FILES.items():
+        path = folder / f"{stem}.gz" if (folder / f"{stem}.gz").exists() else folder / stem
+        arrays[key] = torch.from_numpy(read_idx(path, dims=3 if "images" in key else 1))
+    images, labels = arrays["images"][:, None], arrays["labels"].long()  # (N, H, W) -> (N, 1, H, W)
+    heldout_images, heldout_labels = arrays["heldout_images"][:, None], arrays["heldout_labels"].long()
+    for part, part_labels in [(images, labels), (heldout_images, heldout_labels)]:
+        if len(part) != len(part_labels):
+            raise UserError(f"{folder}/: {len(part)} images but {len(part_labels)} labels; fetch the files again")
+        _check_size(folder, *part.shape[-2:])
+        if int(part_labels.max()) > 9:
+            raise UserError(f"{folder}/: labels must be 0 to 9, found {int(part_labels.max())}; fetch the files again")
+    if images.shape[1:] != heldout_images.shape[1:]:
+        raise UserError(f"{folder}/: training images are {tuple(images.shape[2:])}, test images {tuple(heldout_images.shape[2:])}")
+    mark = fingerprint(torch.cat([images, heldout_images]), torch.cat([labels, heldout_labels]))
+    return Dataset(KNOWN.get(mark, "unknown IDX files"), mark, images, labels, heldout_images, heldout_labels)
+
+
+def read_idx(path: str | Path, dims: int) -> np.ndarray:
+    """An IDX file of unsigned bytes (format: yann.lecun.com/exdb/mnist), gzipped or not, as a uint8 array of `dims` axes."""
+    path = Path(path)
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            raw = file.read(MAX_IDX_BYTES + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({error}); fetch the file again") from None
+    head = 4 + 4 * dims
+    if len(raw) < head or raw[:4] != bytes([0, 0, 8, dims]):
+        raise UserError(f"{path}: not an IDX file of unsigned bytes with {dims} axes; fetch the file again")
+    shape = tuple(int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(dims))
+    expected = head + int(np.prod([int(n) for n in shape], dtype=object))
+    if len(raw) != expected or 0 in shape:
+        raise UserError(f"{path}: its header says {shape}, {expected} bytes; found {len(raw)}; fetch the file again")
+    return np.frombuffer(raw, np.uint8, offset=head).reshape(shape).copy()
+
+
+def _read_zip(path: Path, heldout: float, seed: int) -> Dataset:
+    images, labels = read_png_zip(path)
+    mark = fingerprint(images, labels)
+    chosen = torch.randperm(len(images), generator=generator(seed, "heldout split"))
+    cut = min(max(round(len(images) * heldout), 2), len(images) - 2)
+    held, kept = chosen[:cut].sort().values, chosen[cut:].sort().values
+    return Dataset(
+        KNOWN.get(mark, path.stem), mark, images[kept], None if labels is None else labels[kept],
+        images[held], None if labels is None else labels[held],
+    )
+
+
+def read_png_zip(path: str | Path) -> tuple[Tensor, Tensor | None]:
+    """Images (N, C, H, W) uint8 in order of their names, and labels (N,) int64 where all lie in folders 0, 1, 2 ...
+
+    C is 1 if no image has colour, whatever mode the files have, else 3. Raises UserError naming the offending member.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = _png_members(path, archive)
+            labels = _labels(path, [member.filename for member in members])
+            images = _decode(path, archive, members)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{path}: cannot be read as a zip ({error}); make or fetch the archive again") from None
+    return images, labels
+
+
+def _png_members(path: str | Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    members, seen, total = [], set(), 0
+    if len(archive.infolist()) > MAX_MEMBERS:
+        raise UserError(f"{path}: {len(archive.infolist())} members, more than {MAX_MEMBERS}")
+    for member in archive.infolist():
+        name, parts = member.filename, PurePosixPath(member.filename).parts
+        if name.startswith("/") or "\\" in name or ".." in parts or (parts and ":" in parts[0]):
+            raise UserError(f"{path}: member {name!r} points outside the archive; make the archive again with plain names")
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise UserError(f"{path}: member {name!r} is a link; make the archive again with the files themselves")
+        if member.is_dir() or "__MACOSX" in parts or parts[-1].startswith("."):
+            continue
+        if not name.lower().endswith(".png"):
+            raise UserError(f"{path}: member {name!r} is not a .png; the archive may hold PNG images only")
+        if name in seen:
+            raise UserError(f"{path}: member {name!r} appears twice; make the archive again")
+        total += member.file_size
+        if member.file_size > MAX_MEMBER_BYTES or total > MAX_TOTAL_BYTES:
+            raise UserError(
+                f"{path}: member {name!r} unpacks to {member.file_size} bytes, {total} so far; at most {MAX_MEMBER_BYTES} "
+                f"a member and {MAX_TOTAL_BYTES} in all are accepted"
+            )
+        seen.add(name)
+        members.append(member)
+    if len(members) < 4:
+        raise UserError(f"{path}: expected at least 4 PNG images, found {len(members)}")
+    return sorted(members, key=lambda member: member.filename)
+
+
+def _labels(path: str | Path, names: list[str]) -> Tensor | None:
+    """Class folders 0, 1, 2 ...; None for images in any one other folder or in none."""
+    folders = [PurePosixPath(name).parent.name for name in names]
+    numbered = [folder.isascii() and folder.isdigit() for folder in folders]
+    if not any(numbered):
+        return None
+    if not all(numbered):
+        stray = names[numbered.index(False)]
+        raise UserError(f"{path}: {stray!r} lies outside the class folders that other images are in; use 0/ ... 9/ for all")
+    labels = [int(folder) for folder in folders]
+    missing = set(range(min(max(labels) + 1, len(labels) + 1))) - set(labels)
+    if missing or max(labels) >= len(labels):
+        raise UserError(
+            f"{path}: class folders must count from 0 without a gap; found {max(labels)} but not {min(missing, default='?')}"
+        )
+    return torch.tensor(labels)
+
+
+def _decode(path: str | Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> Tensor:
+    pixels: np.ndarray | None = None
+    for i, member in enumerate(tqdm(members, desc="unpack", unit="image")):
+        with archive.open(member) as file:
+            raw = file.read(MAX_MEMBER_BYTES + 1)
+        image = decode_png(raw, f"{path}: member {member.filename!r}")
+        if pixels is None:
+            _check_size(path, *image.shape[:2])
+            pixels = np.zeros((len(members), *image.shape[:2], 3), np.uint8)
+        if image.shape[:2] != pixels.shape[1:3]:
+            raise UserError(
+                f"{path}: member {member.filename!r} is {image.shape[1]}x{image.shape[0]}, others are "
+                f"{pixels.shape[2]}x{pixels.shape[1]}; all images must be of one size"
+            )
+        pixels[i] = image if image.ndim == 3 else image[:, :, None]
+    colour = (pixels != pixels[:, :, :, :1]).any()
+    return torch.from_numpy(pixels if colour else pixels[:, :, :, :1]).permute(0, 3, 1, 2).contiguous()
+
+
+def decode_png(raw: bytes, name: str) -> np.ndarray:
+    """(H, W) or (H, W, 3) uint8 pixels of an 8-bit greyscale or RGB PNG. Raises UserError that starts with `name`."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(raw), formats=["PNG"]) as image:
+                if image.mode not in ("L", "RGB"):
+                    raise UserError(f"{name} has mode {image.mode}; expected 8-bit greyscale (L) or RGB without transparency")
+                if max(image.size) > MAX_SIDE:
+                    raise UserError(f"{name} is {image.width}x{image.height}; at most {MAX_SIDE} a side is accepted")
+                return np.asarray(image)
+    except UserError:
+        raise
+    except Exception as error:  # Pillow raises many kinds on damaged files
+        raise UserError(f"{name} is not a whole PNG ({type(error).__name__}: {error})") from None
+
+
+def _check_size(path: str | Path, height: int, width: int) -> None:
+    if height != width or height % 4:
+        raise UserError(f"{path}: images are {width}x{height}; expected square ones with a side divisible by 4")

@@ -1,0 +1,41 @@
+"""Model files: safetensors with a JSON header that says what the file is. Nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from src.errors import UserError
+from src.files import replacing
+
+
+def save(path: str | Path, kind: str, weights: dict[str, Tensor], header: dict) -> None:
+    """Write `weights` and `header` (JSON values); `kind` tells model files of this project apart."""
+    # A single metadata key: safetensors writes several in no fixed order, and equal models are to be equal files.
+    metadata = {"header": json.dumps({"kind": kind, **header}, sort_keys=True)}
+    with replacing(path) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary, metadata)
+
+
+def load(path: str | Path, kind: str, remedy: str) -> tuple[dict, dict[str, Tensor]]:
+    """(header, weights) of a file written by `save`. Raises UserError, ending in `remedy`, for anything else."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("header", "{}"))
+            if header.get("kind") != kind:
+                raise UserError(f"{path}: expected a {kind}, found {header.get('kind', 'no header of ours')!r}; {remedy}")
+            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; {remedy}") from None
+    except (SafetensorError, AttributeError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error}); {remedy}") from None
+
+
+def digest(path: str | Path) -> str:
+    """First 12 hex digits of the file's sha256: the name by which metrics refer to a model."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]

@@ -1,0 +1,142 @@
+"""The measuring instrument behind fd_digits: a small convolutional classifier, its training, its features.
+
+Where a data set has no labels, it learns to tell four rotations of each image instead (Gidaris et al. 2018), so that
+there are features to measure with; its `pretext` then says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src import artifact
+from src.dataset import to_float
+from src.errors import UserError
+from src.frechet import Moments, MomentSums
+from src.params import Classifier as Settings
+from src.randomness import derive, generator
+
+FEATURES = 128
+
+
+@dataclass(frozen=True)
+class ClassifierConfig:
+    image_size: int
+    image_channels: int
+    classes: int
+    pretext: Literal["labels", "rotations"]
+    dropout: float
+
+
+class Classifier(nn.Module):
+    """Four convolutions and two linear layers. Images are float32 (B, C, H, W) in [-1, 1]."""
+
+    def __init__(self, config: ClassifierConfig):
+        super().__init__()
+        self.config = config
+        layers: list[nn.Module] = []
+        channels = config.image_channels
+        for width, stride in [(32, 1), (32, 2), (64, 1), (64, 2)]:
+            layers += [nn.Conv2d(channels, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            channels = width
+        side = (config.image_size + 3) // 4
+        self.convolutions = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.penultimate = nn.Linear(64 * side * side, FEATURES)
+        self.dropout = nn.Dropout(config.dropout)
+        self.last = nn.Linear(FEATURES, config.classes)
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, 128): what the last layer sees."""
+        return F.relu(self.penultimate(self.convolutions(x).flatten(1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> logits (B, classes)."""
+        return self.last(self.dropout(self.features(x)))
+
+
+def _pretext_batch(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Float images and the classes to learn: the labels, or without labels all four rotations of each image."""
+    x = to_float(images)
+    if labels is not None:
+        return x, labels
+    return torch.cat([x.rot90(k, (2, 3)) for k in range(4)]), torch.arange(4).repeat_interleave(len(x))
+
+
+def train(images: Tensor, labels: Tensor | None, settings: Settings, device: torch.device | str) -> Iterator[tuple[Classifier, float]]:
+    """Train on uint8 images (N, C, H, W), yielding the classifier and the loss after each step.
+
+    AdamW with a one-cycle learning rate (Smith and Topin 2019). Everything follows from settings.seed.
+    """
+    classes = 4 if labels is None else int(labels.max()) + 1
+    pretext: Literal["labels", "rotations"] = "rotations" if labels is None else "labels"
+    steps = total_steps(len(images), settings)
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(settings.seed, "classifier"))
+        model = Classifier(ClassifierConfig(images.shape[-1], images.shape[1], classes, pretext, settings.dropout))
+    model = model.to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps)
+    step = 0
+    for epoch in range(settings.epochs):
+        order = torch.randperm(len(images), generator=generator(settings.seed, "classifier epoch", epoch))
+        for chosen in order.split(settings.batch_size):
+            x, y = _pretext_batch(images[chosen], None if labels is None else labels[chosen])
+            with torch.random.fork_rng(devices=[torch.device(device)] if torch.device(device).type == "cuda" else []):
+                torch.manual_seed(derive(settings.seed, "classifier dropout", step))
+                loss = F.cross_entropy(model(x.to(device, memory_format=torch.channels_last)), y.to(device))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            step += 1
+            yield model, loss.item()
+
+
+def total_steps(count: int, settings: Settings) -> int:
+    """Optimiser steps that `train` takes for `count` images."""
+    return settings.epochs * -(-count // settings.batch_size)
+
+
+@torch.inference_mode()
+def accuracy(model: Classifier, images: Tensor, labels: Tensor | None, batch_size: int = 1000) -> float:
+    """Share of uint8 images (N, C, H, W) recognised as their label, or as their rotation; in [0, 1]."""
+    model.eval()
+    device = next(model.parameters()).device
+    right = total = 0
+    for chosen in torch.arange(len(images)).split(batch_size):
+        x, y = _pretext_batch(images[chosen], None if labels is None else labels[chosen])
+        found = model(x.to(device, memory_format=torch.channels_last)).argmax(dim=1).cpu()
+        right, total = right + int((found == y).sum()), total + len(y)
+    return right / total
+
+
+@torch.inference_mode()
+def moments(model: Classifier, images: Tensor, batch_size: int = 1000) -> Moments:
+    """Moments of the penultimate features of uint8 images (N, C, H, W)."""
+    model.eval()
+    device = next(model.parameters()).device
+    sums = MomentSums(FEATURES)
+    for chosen in images.split(batch_size):
+        sums.add(model.features(to_float(chosen).to(device, memory_format=torch.channels_last)).cpu().numpy())
+    return sums.moments()
+
+
+def save(model: Classifier, path: str | Path, about: dict) -> None:
+    artifact.save(path, "classifier", model.state_dict(), {"config": asdict(model.config), "about": about})
+
+
+def load(path: str | Path) -> tuple[Classifier, dict]:
+    """The classifier, in evaluation mode on the CPU, and `about`. Raises UserError if the file is missing or damaged."""
+    header, weights = artifact.load(path, "classifier", remedy="`dvc pull` fetches it, `dvc repro classifier` makes it")
+    try:
+        model = Classifier(ClassifierConfig(**header["config"]))
+        model.load_state_dict(weights)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise UserError(f"{path}: its weights do not fit its configuration ({error}); train anew") from None
+    return model.eval().requires_grad_(False), header["about"]

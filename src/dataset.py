@@ -1,0 +1,97 @@
+"""One data set as arrays: uint8 images and int64 labels, training and held-out, in one memory-mapped safetensors file.
+
+Knows nothing of archives (src/archives.py makes a Dataset) or of params.yaml.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from src.errors import UserError
+from src.files import replacing
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """images (N, C, H, W) uint8, labels (N,) int64 in [0, classes) or None where the archive had none."""
+
+    name: str
+    fingerprint: str  # of all images and labels before the split; see `fingerprint`
+    images: Tensor
+    labels: Tensor | None
+    heldout_images: Tensor
+    heldout_labels: Tensor | None
+
+    @property
+    def classes(self) -> int:
+        """Number of classes; 0 where there are no labels."""
+        return 0 if self.labels is None else int(torch.cat([self.labels, self.heldout_labels]).max()) + 1
+
+    @property
+    def image_size(self) -> int:
+        return self.images.shape[-1]
+
+    @property
+    def channels(self) -> int:
+        return self.images.shape[1]
+
+    def class_counts(self, heldout: bool = False) -> list[int]:
+        """Images per class, [] where there are no labels."""
+        labels = self.heldout_labels if heldout else self.labels
+        return [] if labels is None else torch.bincount(labels, minlength=self.classes).tolist()
+
+    def describe(self) -> dict:
+        """What every metrics file says of the data set that its numbers are about."""
+        return {"dataset": self.name, "dataset_fingerprint": self.fingerprint}
+
+
+def fingerprint(images: Tensor, labels: Tensor | None) -> str:
+    """12 hex digits that follow from the pixels and labels alone, not from the archive they came in."""
+    digest = hashlib.sha256(repr(tuple(images.shape)).encode())
+    digest.update(images.contiguous().numpy().tobytes())
+    if labels is not None:
+        digest.update(labels.contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def save(dataset: Dataset, path: str | Path) -> None:
+    tensors = {"images": dataset.images, "heldout_images": dataset.heldout_images}
+    if dataset.labels is not None:
+        tensors |= {"labels": dataset.labels, "heldout_labels": dataset.heldout_labels}
+    meta = {"name": dataset.name, "fingerprint": dataset.fingerprint}
+    with replacing(path) as temporary:
+        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"dataset": json.dumps(meta)})
+
+
+def load(path: str | Path) -> Dataset:
+    """The arrays, mapped into memory rather than read. Raises UserError if the file is missing or damaged."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads(file.metadata()["dataset"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; `dvc repro unpack` makes it") from None
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error}); `dvc repro --force unpack` makes it anew") from None
+    return Dataset(
+        meta["name"], meta["fingerprint"], tensors["images"], tensors.get("labels"), tensors["heldout_images"],
+        tensors.get("heldout_labels"),
+    )
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """uint8 in [0, 255] to float32 in [-1, 1]."""
+    return pixels.float() / 127.5 - 1
+
+
+def to_pixels(images: Tensor) -> Tensor:
+    """float in [-1, 1] (clipped) to uint8 in [0, 255], rounded to nearest: undoes `to_float`."""
+    return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

@@ -1,0 +1,107 @@
+"""Network + schedule + what the network predicts: from a noisy image to the clean one it came from, and the training loss.
+
+Also the model artifact: weights and configuration in one safetensors file, from which the same denoiser is rebuilt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from src import artifact
+from src.errors import UserError
+from src.schedule import Schedule, ScheduleConfig
+from src.unet import UNet, UNetConfig
+
+Prediction = Literal["epsilon", "v", "x0"]
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """All that sampling needs to know of how a model was trained."""
+
+    unet: UNetConfig
+    schedule: ScheduleConfig
+    prediction: Prediction
+    label_dropout: float
+
+
+class Denoiser(nn.Module):
+    """Images are float32 (B, C, H, W) in [-1, 1], timesteps int64 (B,), labels int64 (B,) or None."""
+
+    def __init__(self, config: DenoiserConfig):
+        super().__init__()
+        self.config = config
+        self.schedule = Schedule(config.schedule)
+        self.unet = UNet(config.unet).to(memory_format=torch.channels_last)
+
+    @property
+    def conditional(self) -> bool:
+        return self.config.unet.classes > 0
+
+    def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+        """What the network should output. v = alpha eps - sigma x0 is of Salimans and Ho 2022, section 4."""
+        if self.config.prediction == "epsilon":
+            return eps
+        if self.config.prediction == "x0":
+            return x0
+        alpha, sigma = self.schedule.levels(t, x0)
+        return alpha * eps - sigma * x0
+
+    def loss(self, x0: Tensor, eps: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+        """Squared error per image, (B,): of the network's output, in whatever it predicts (DDPM, eq. 14, for epsilon)."""
+        output = self.unet(self.schedule.add_noise(x0, eps, t), t, label)
+        return (output.float() - self.target(x0, eps, t)).square().mean(dim=(1, 2, 3))
+
+    def predict_x0(self, x_t: Tensor, t: int, label: Tensor | None = None, guidance: float = 1.0) -> Tensor:
+        """The clean image expected behind x_t, not clipped.
+
+        `guidance` w mixes the outputs with and without class as uncond + w (cond - uncond) (Ho and Salimans 2022, whose
+        scale is w - 1); 1 uses the class alone. Raises UserError if the model was not trained for it.
+        """
+        times = torch.full((len(x_t),), t, dtype=torch.long, device=x_t.device)
+        if guidance == 1.0 or label is None:
+            output = self.unet(x_t, times, label)
+        else:
+            if not self.config.label_dropout:
+                raise UserError(
+                    f"sample.guidance: expected 1.0 for a model trained with model.label_dropout 0, found {guidance}; "
+                    f"train with label_dropout above 0 for guidance"
+                )
+            no_class = torch.full_like(label, self.config.unet.classes)
+            both = self.unet(x_t.repeat(2, 1, 1, 1), times.repeat(2), torch.cat([label, no_class]))
+            cond, uncond = both.chunk(2)
+            output = uncond + guidance * (cond - uncond)
+        alpha, sigma = self.schedule.levels(times, x_t)
+        if self.config.prediction == "epsilon":
+            return (x_t - sigma * output) / alpha
+        if self.config.prediction == "x0":
+            return output
+        return alpha * x_t - sigma * output
+
+
+def save(denoiser: Denoiser, path: str | Path, about: dict) -> None:
+    """Write weights, configuration and `about` (JSON values: data set, class counts, training step ...) to one file."""
+    artifact.save(path, "denoiser", denoiser.state_dict(), {"config": asdict(denoiser.config), "about": about})
+
+
+def load(path: str | Path) -> tuple[Denoiser, dict]:
+    """The denoiser, in evaluation mode on the CPU, and `about`. Raises UserError if the file is missing or damaged."""
+    header, weights = artifact.load(path, "denoiser", remedy="`dvc pull` fetches it, `dvc repro train` makes it")
+    try:
+        config = header["config"]
+        lists = {key: tuple(value) for key, value in config["unet"].items() if isinstance(value, list)}
+        denoiser = Denoiser(
+            DenoiserConfig(
+                UNetConfig(**config["unet"] | lists), ScheduleConfig(**config["schedule"]), config["prediction"],
+                config["label_dropout"],
+            )
+        )
+        denoiser.load_state_dict(weights)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: its weights do not fit its configuration ({error}); train anew") from None
+    return denoiser.eval().requires_grad_(False), header["about"]

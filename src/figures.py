@@ -1,0 +1,124 @@
+"""Arrays to pictures: the figures of the report. Each function returns a matplotlib Figure; saving is the caller's.
+
+Holds no sampling and no measuring: what is drawn here was computed elsewhere.
+"""
+
+from __future__ import annotations
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from src.schedule import Schedule  # noqa: E402
+
+BLUE, ORANGE = "#2f5d8a", "#d9822b"
+
+plt.rcParams.update(
+    {
+        "font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+        "grid.alpha": 0.25, "legend.frameon": False, "svg.hashsalt": "fixed", "figure.constrained_layout.use": True,
+    }
+)
+
+
+def _show(axis: plt.Axes, image: Tensor) -> None:
+    """Draw a uint8 image (C, H, W), one pixel a square, without axes."""
+    pixels = image.permute(1, 2, 0).numpy()
+    axis.imshow(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axis.set_axis_off()
+
+
+def _note(figure: Figure, text: str) -> None:
+    """The line at the foot of every figure that says whose numbers these are."""
+    figure.supxlabel(text, fontsize=7, color="0.4")
+
+
+def evenly(count: int, columns: int) -> list[int]:
+    """`columns` positions out of `count`, spread evenly, first and last included; repeats where there are fewer."""
+    return np.linspace(0, count - 1, columns).round().astype(int).tolist()
+
+
+def reverse_process(states: Tensor, timesteps: list[int | None], rows: int, columns: int, title: str, note: str) -> Figure:
+    """From noise to digit: one image a row, `columns` moments of its way.
+
+    states (S, N, C, H, W) uint8, in the order of sampling, the last the finished images; `timesteps` (S) has their t,
+    None for the finished ones.
+    """
+    chosen, rows = evenly(len(states), columns), min(rows, states.shape[1])
+    figure, axes = plt.subplots(rows, columns, figsize=(0.72 * columns, 0.72 * rows + 0.7), squeeze=False)
+    for j, s in enumerate(chosen):
+        axes[0, j].set_title("$x_0$" if timesteps[s] is None else f"$t={timesteps[s]}$", fontsize=8)
+        for i in range(rows):
+            _show(axes[i, j], states[s, i])
+    figure.suptitle(title)
+    _note(figure, note)
+    return figure
+
+
+def samples_by_class(images: Tensor, labels: Tensor | None, classes: int, per_class: int, title: str, note: str) -> Figure:
+    """The first `per_class` images of each class, a row each; ten plain rows where there are no classes.
+
+    images (N, C, H, W) uint8 in order of their numbers, labels (N,) int64 or None.
+    """
+    if labels is None:
+        rows = [images[i * per_class : (i + 1) * per_class] for i in range(10)]
+        names = [""] * 10
+    else:
+        present = [c for c in range(classes) if (labels == c).any()]
+        rows, names = [images[labels == c][:per_class] for c in present], [str(c) for c in present]
+    size = (0.5 * per_class + 0.4, 0.5 * len(rows) + 0.7)
+    figure, axes = plt.subplots(len(rows), per_class, figsize=size, squeeze=False)
+    for name, row, line in zip(names, rows, axes, strict=True):
+        for axis in line:
+            axis.set_axis_off()
+        for axis, image in zip(line, row, strict=False):
+            _show(axis, image)
+        line[0].text(-0.35, 0.5, name, transform=line[0].transAxes, ha="center", va="center")
+    figure.suptitle(title)
+    _note(figure, note)
+    return figure
+
+
+def learning_curve(curve: pd.DataFrame, loss_name: str, note: str) -> Figure:
+    """Training and held-out loss over optimiser steps; columns step, train_loss, heldout_loss."""
+    figure, axis = plt.subplots(figsize=(5.2, 3.2))
+    axis.plot(curve["step"], curve["train_loss"], color=BLUE, label="training (mean since last row)")
+    axis.plot(curve["step"], curve["heldout_loss"], color=ORANGE, label="held-out, averaged weights")
+    axis.set(xlabel="optimiser step", ylabel=f"mean squared error of {loss_name}", title="Learning curve", yscale="log")
+    axis.legend()
+    _note(figure, note)
+    return figure
+
+
+def loss_by_noise_level(levels: pd.DataFrame, loss_name: str, note: str) -> Figure:
+    """Held-out loss of the finished model in ranges of t; columns t_from, t_to, loss."""
+    figure, axis = plt.subplots(figsize=(5.2, 3.2))
+    middle, width = (levels["t_from"] + levels["t_to"]) / 2, levels["t_to"] - levels["t_from"]
+    axis.bar(middle, levels["loss"], width=0.9 * width, color=BLUE)
+    axis.set(
+        xlabel="timestep $t$ (0: clean, right: noise)", ylabel=f"mean squared error of {loss_name}",
+        title="Held-out loss by noise level",
+    )
+    _note(figure, note)
+    return figure
+
+
+def schedules(by_name: dict[str, Schedule], used: str, note: str) -> Figure:
+    """The noise schedules side by side: what is left of the image, and log-SNR, over t / T."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.1))
+    for (name, schedule), colour in zip(by_name.items(), (BLUE, ORANGE), strict=True):
+        label = f"{name} (used)" if name == used else name
+        time = np.arange(len(schedule)) / len(schedule)
+        left.plot(time, schedule.alpha_bar.numpy(), color=colour, label=label)
+        right.plot(time, schedule.log_snr.numpy(), color=colour, label=label)
+    left.set(xlabel="$t / T$", ylabel=r"$\bar\alpha_t$ (share of signal power)", title="Signal that remains")
+    right.set(xlabel="$t / T$", ylabel=r"$\log\,\bar\alpha_t / (1-\bar\alpha_t)$ (nats)", title="Log signal-to-noise ratio")
+    left.legend()
+    _note(figure, note)
+    return figure

@@ -1,0 +1,98 @@
+"""Features to moments, moments to a distance, moments in and out of files in pytorch-fid's format.
+
+Knows nothing of images or networks. The distance is that of Dowson and Landau 1982 between two normal distributions,
+used on network features by Heusel et al. 2017 ("FID").
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.errors import UserError
+from src.files import replacing
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean (D,) and unbiased covariance (D, D) of features, float64."""
+
+    mu: NDArray[np.float64]
+    sigma: NDArray[np.float64]
+
+
+class MomentSums:
+    """Sums of features as batches stream by, in float64: memory does not grow with the number of images."""
+
+    def __init__(self, dims: int):
+        self.count = 0
+        self.shift: NDArray[np.float64] | None = None  # first batch's mean: keeps the sums free of cancellation
+        self.sum = np.zeros(dims)
+        self.products = np.zeros((dims, dims))
+
+    def add(self, features: NDArray) -> None:
+        """Take in a batch (B, D) of any float type."""
+        features = np.asarray(features, dtype=np.float64)
+        if self.shift is None:
+            self.shift = features.mean(axis=0)
+        centred = features - self.shift
+        self.count += len(features)
+        self.sum += centred.sum(axis=0)
+        self.products += centred.T @ centred
+
+    def moments(self) -> Moments:
+        """Raises ValueError for fewer than two images, which have no covariance."""
+        if self.count < 2:
+            raise ValueError(f"moments need at least 2 images, found {self.count}")
+        mean = self.sum / self.count
+        return Moments(self.shift + mean, (self.products - self.count * np.outer(mean, mean)) / (self.count - 1))
+
+
+def moments(features: NDArray) -> Moments:
+    """Moments of features (N, D) that are all in memory."""
+    sums = MomentSums(features.shape[1])
+    sums.add(features)
+    return sums.moments()
+
+
+def distance(a: Moments, b: Moments) -> float:
+    """|mu_a - mu_b|^2 + tr(sigma_a + sigma_b - 2 (sigma_a sigma_b)^(1/2)); 0 for equal moments, larger is worse.
+
+    With R the symmetric root of sigma_b, the last trace is the sum of the roots of the eigenvalues of R sigma_a R, which
+    is symmetric: no root of a product that is not, and singular covariances need no special case.
+    """
+    values, vectors = np.linalg.eigh(b.sigma)
+    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    cross = np.sqrt(np.linalg.eigvalsh(root @ a.sigma @ root).clip(min=0)).sum()
+    return float(((a.mu - b.mu) ** 2).sum() + np.trace(a.sigma) + np.trace(b.sigma) - 2 * cross)
+
+
+def save(moments: Moments, path: str | Path) -> None:
+    """An .npz with `mu` and `sigma`, as `python -m pytorch_fid --save-stats` writes and reads it."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, mu=moments.mu, sigma=moments.sigma)
+
+
+def load(path: str | Path, dims: int) -> Moments:
+    """Moments of `dims`-dimensional features from such an .npz. Raises UserError that says what is wrong with it."""
+    wanted = f"expected an .npz with mu ({dims},) and sigma ({dims}, {dims}), as `python -m pytorch_fid --save-stats` writes"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            mu, sigma = np.asarray(file["mu"], np.float64), np.asarray(file["sigma"], np.float64)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; {wanted}") from None
+    except KeyError as error:
+        raise UserError(f"{path}: {error.args[0]}; {wanted}") from None
+    except (ValueError, TypeError, EOFError, OSError, AttributeError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: cannot be read ({error}); {wanted}") from None
+    if mu.shape != (dims,) or sigma.shape != (dims, dims):
+        raise UserError(f"{path}: found mu {mu.shape} and sigma {sigma.shape}; {wanted}")
+    if not np.isfinite(mu).all() or not np.isfinite(sigma).all():
+        raise UserError(f"{path}: holds values that are not finite; {wanted}")
+    if not np.allclose(sigma, sigma.T, rtol=1e-5, atol=1e-8):
+        raise UserError(f"{path}: sigma is not symmetric; {wanted}")
+    return Moments(mu, (sigma + sigma.T) / 2)

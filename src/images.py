@@ -1,0 +1,54 @@
+"""Generated images as PNGs in the strict format: 00001.png, 00002.png ... in one folder, RGB, all of one size."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from tqdm import tqdm
+
+from src.errors import UserError
+
+
+def file_name(number: int) -> str:
+    """Name of image `number`, counted from 1."""
+    return f"{number:05d}.png"
+
+
+def write(folder: str | Path, first: int, images: Tensor) -> None:
+    """Write uint8 images (B, C, H, W), C 1 or 3, as RGB PNGs numbered from `first`."""
+    folder = Path(folder)
+    for number, pixels in enumerate(images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy(), start=first):
+        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / file_name(number), compress_level=1)
+
+
+def read(folder: str | Path, count: int) -> Tensor:
+    """The `count` images of `folder` in order: (count, 3, H, W) uint8.
+
+    Raises UserError unless the folder holds exactly 00001.png to `count`, each RGB and of the same size.
+    """
+    folder = Path(folder)
+    expected = {file_name(number) for number in range(1, count + 1)}
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if found != expected:
+        odd = sorted(found ^ expected)
+        raise UserError(
+            f"{folder}/: expected exactly {file_name(1)} to {file_name(count)}, found {len(found)} entries; first "
+            f"{'missing' if odd[0] in expected else 'unexpected'}: {odd[0]}; `dvc repro --force sample` makes it anew"
+        )
+    images = None
+    for i, name in enumerate(tqdm(sorted(expected), desc="read images", unit="image")):
+        try:
+            with Image.open(folder / name, formats=["PNG"]) as image:
+                pixels, mode = np.asarray(image), image.mode
+        except (OSError, SyntaxError, UnidentifiedImageError) as error:
+            raise UserError(f"{folder / name}: not a whole PNG ({error}); `dvc repro --force sample` makes it anew") from None
+        if images is None:
+            images = np.zeros((count, *pixels.shape[:2], 3), np.uint8)
+        if mode != "RGB" or pixels.shape != images.shape[1:]:
+            raise UserError(f"{folder / name}: expected RGB of {images.shape[1:3]}, found {mode} of {pixels.shape[:2]}")
+        images[i] = pixels
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,168 @@
+"""Typed, validated parameters: params.yaml in, frozen objects out. Does not know which stage reads what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from src.errors import UserError
+
+
+def _read_exponent(value: object) -> object:
+    """PyYAML follows YAML 1.1, where 1e-05 is a string, and that is how DVC writes small numbers."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Float = Annotated[float, BeforeValidator(_read_exponent), Field(allow_inf_nan=False)]
+Positive = Annotated[Float, Field(gt=0)]
+NotNegative = Annotated[Float, Field(ge=0)]
+Fraction = Annotated[Float, Field(ge=0, lt=1)]
+Count = Annotated[int, Field(ge=1)]
+Index = Annotated[int, Field(ge=0)]
+
+
+class Section(BaseModel):
+    """Keys are all required, typed strictly, and no others are accepted: params.yaml is the one place of defaults."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Unpack(Section):
+    heldout: Annotated[Float, Field(gt=0, lt=1)]
+    seed: Index
+
+
+class Model(Section):
+    patch_size: Count
+    base_channels: Annotated[int, Field(ge=4, multiple_of=4)]
+    multipliers: Annotated[list[Count], Field(min_length=1)]
+    res_blocks: Count
+    attention_resolutions: list[Count]
+    heads: Count
+    dropout: Fraction
+    time_width: Annotated[int, Field(ge=2, multiple_of=2)]
+    prediction: Literal["epsilon", "v", "x0"]
+    conditional: bool
+    label_dropout: Fraction
+
+
+class Train(Section):
+    steps: Count
+    batch_size: Count
+    lr: Positive
+    weight_decay: NotNegative
+    warmup_steps: Index
+    grad_clip: Positive
+    accumulation: Count
+    precision: Literal["float32", "bfloat16"]
+    ema: bool
+    ema_length: Annotated[Float, Field(gt=0, le=1)]
+    augment_rotation: Annotated[Float, Field(ge=0, le=45)]
+    augment_shift: NotNegative
+    workers: Index
+    evaluate_interval: Count
+    sample_interval: Count
+    checkpoint_interval: Count
+
+    @model_validator(mode="after")
+    def _accumulation_divides(self) -> Train:
+        if self.batch_size % self.accumulation:
+            raise ValueError(f"accumulation ({self.accumulation}) must divide batch_size ({self.batch_size})")
+        return self
+
+
+class Sample(Section):
+    method: Literal["ddpm", "ddim", "dpmsolver++"]
+    steps: Count
+    spacing: Literal["leading", "trailing", "logsnr"]
+    eta: Annotated[Float, Field(ge=0, le=1)]
+    guidance: NotNegative
+    classes: Annotated[list[Index], Field(min_length=1)] | None
+    count: Annotated[int, Field(ge=1, le=99_999)]
+    batch_size: Count
+    seed: Index
+
+
+class Classifier(Section):
+    epochs: Count
+    batch_size: Count
+    lr: Positive
+    dropout: Fraction
+    seed: Index
+
+
+class Fid(Section):
+    inception: Literal["auto", "always", "never"]
+    statistics: Annotated[str, Field(pattern=r"^[^/\\]+\.npz$")] | None
+    batch_size: Count
+    floor_seed: Index
+
+
+class Figures(Section):
+    process_images: Count
+    process_steps: Annotated[int, Field(ge=2)]
+    grid_per_class: Count
+    dpi: Annotated[int, Field(ge=30, le=1200)]
+
+
+class Params(Section):
+    seed: Index
+    schedule: Literal["linear", "cosine"]
+    timesteps: Annotated[int, Field(ge=2)]
+    beta_start: Annotated[Float, Field(gt=0, lt=1)]
+    beta_end: Annotated[Float, Field(gt=0, lt=1)]
+    cosine_s: NotNegative
+    unpack: Unpack
+    model: Model
+    train: Train
+    sample: Sample
+    classifier: Classifier
+    fid: Fid
+    figures: Figures
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Params:
+        if self.beta_start > self.beta_end:
+            raise ValueError(f"beta_start ({self.beta_start}) must not exceed beta_end ({self.beta_end})")
+        if self.sample.steps > self.timesteps:
+            raise ValueError(f"sample.steps ({self.sample.steps}) must not exceed timesteps ({self.timesteps})")
+        return self
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """All parameters, checked as a whole, so that a mistake in `sample` is told before hours of `train`.
+
+    Raises UserError that names the file and each offending key.
+    """
+    path = Path(path)
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; run from the root of the repository") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: expected a mapping of keys to values, found {type(raw).__name__}")
+    try:
+        return Params.model_validate(raw)
+    except ValidationError as error:
+        raise UserError(f"{path}:\n" + "\n".join(_explain(problem) for problem in error.errors())) from None
+
+
+def _explain(problem: dict) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "(the whole file)"
+    if problem["type"] == "extra_forbidden":
+        return f"  {key}: unknown key; remove it or correct its spelling"
+    if problem["type"] == "missing":
+        return f"  {key}: missing; `git diff params.yaml` shows what was there"
+    if problem["type"] == "value_error":
+        return f"  {key}: {problem['ctx']['error']}"
+    return f"  {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}; found {problem['input']!r}"

@@ -1,0 +1,35 @@
+"""A quick look at a model in training: a few samples, tiled into one picture."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from src.dataset import to_pixels
+from src.denoiser import Denoiser
+from src.samplers import ImageNoise, sample
+
+
+def tile(images: Tensor, columns: int, scale: int = 1) -> Image.Image:
+    """uint8 images (N, C, H, W) row by row in one picture, each pixel enlarged to scale x scale, never smoothed."""
+    N, C, H, W = images.shape
+    rows = -(-N // columns)
+    canvas = torch.zeros(rows * columns, C, H, W, dtype=torch.uint8)
+    canvas[:N] = images
+    picture = canvas.view(rows, columns, C, H, W).permute(0, 3, 1, 4, 2).reshape(rows * H, columns * W, C)
+    picture = picture.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+    return Image.fromarray(np.ascontiguousarray(picture.expand(-1, -1, 3).numpy()))
+
+
+def preview(denoiser: Denoiser, seed: int, rows: int = 8, steps: int = 10) -> Image.Image:
+    """A row per draw, a column per class (or ten columns where there are no classes), by DPM-Solver++(2M)."""
+    unet = denoiser.config.unet
+    columns = unet.classes or 10
+    device = next(denoiser.parameters()).device
+    label = torch.arange(columns, device=device).repeat(rows) if unet.classes else None
+    noise = ImageNoise(seed, range(1, rows * columns + 1), (unet.image_channels, unet.image_size, unet.image_size), device)
+    *_, last = sample(denoiser, noise, denoiser.schedule.sampling_timesteps(min(steps, len(denoiser.schedule)), "logsnr"),
+                      "dpmsolver++", label=label)
+    return tile(to_pixels(last.x0).cpu(), columns, scale=max(1, 56 // unet.image_size))

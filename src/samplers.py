@@ -1,0 +1,114 @@
+"""From noise to images: DDPM, DDIM(eta) and DPM-Solver++(2M), as one generator that yields every step.
+
+The caller decides what becomes of the steps: the last one's x0 is the image, all of them are a figure or an animation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from src.denoiser import Denoiser
+from src.randomness import generator
+
+Method = Literal["ddpm", "ddim", "dpmsolver++"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One network evaluation. Images are (B, C, H, W) float32."""
+
+    t: int
+    x_t: Tensor  # the noisy image that went in
+    x0: Tensor  # the clean image predicted from it, in [-1, 1]; after the last step, the sample
+
+
+class ImageNoise:
+    """Standard normal noise for images numbered from 1; that of image k follows from (seed, k) alone.
+
+    Each call returns the next (B, C, H, W) float32 draw, whatever else is in the batch.
+    """
+
+    def __init__(self, seed: int, numbers: range, shape: tuple[int, int, int], device: torch.device | str = "cpu"):
+        self.generators = [generator(seed, "image", k) for k in numbers]
+        self.shape = shape
+        self.device = device
+
+    def __call__(self) -> Tensor:
+        draws = [torch.randn(self.shape, generator=g) for g in self.generators]
+        return torch.stack(draws).to(self.device, memory_format=torch.channels_last)
+
+
+def draw_classes(counts: list[int], seed: int, numbers: range) -> Tensor:
+    """A class for each image, drawn with probabilities proportional to `counts`, following from (seed, k). (B,) int64."""
+    weights = torch.tensor(counts, dtype=torch.float64)
+    draws = [torch.multinomial(weights, 1, generator=generator(seed, "class", k)) for k in numbers]
+    return torch.cat(draws)
+
+
+def sample(
+    denoiser: Denoiser,
+    noise: Callable[[], Tensor],
+    timesteps: list[int],
+    method: Method,
+    eta: float = 0.0,
+    guidance: float = 1.0,
+    label: Tensor | None = None,
+    clip: bool = True,
+) -> Iterator[Step]:
+    """Walk `timesteps` (strictly descending) from noise to a clean image, yielding each step before it is taken.
+
+    `noise` gives x_T at its first call and the noise of each stochastic step at later ones. `clip` bounds each predicted
+    x0 to [-1, 1] before it is used further. ddpm is ddim with eta 1: the same posterior (Song et al. 2021, "Denoising
+    Diffusion Implicit Models", section 4.1), which also defines it for fewer steps than it was trained with.
+    """
+    if method not in ("ddpm", "ddim", "dpmsolver++"):
+        raise ValueError(f"sample.method: expected 'ddpm', 'ddim' or 'dpmsolver++', found {method!r}")
+    alpha_bars = [float(denoiser.schedule.alpha_bar[t]) for t in timesteps] + [1.0]
+    x_t, previous = noise(), None
+    for i, t in enumerate(timesteps):
+        with torch.inference_mode():
+            x0 = denoiser.predict_x0(x_t, t, label, guidance)
+            if clip:
+                x0 = x0.clamp(-1, 1)
+        yield Step(t, x_t, x0)
+        if i + 1 == len(timesteps):
+            return  # from here to alpha_bar = 1 every method lands on x0
+        with torch.inference_mode():
+            if method == "dpmsolver++":
+                x_next = _dpm_solver_step(x_t, x0, previous, alpha_bars[max(i - 1, 0)], alpha_bars[i], alpha_bars[i + 1])
+                previous = x0
+            else:
+                x_next = _ddim_step(x_t, x0, alpha_bars[i], alpha_bars[i + 1], 1.0 if method == "ddpm" else eta, noise)
+            x_t = x_next
+
+
+def _ddim_step(
+    x_t: Tensor, x0: Tensor, alpha_bar: float, alpha_bar_next: float, eta: float, noise: Callable[[], Tensor]
+) -> Tensor:
+    """DDIM, eqs. 12 and 16, with epsilon recomputed from the (clipped) x0."""
+    eps = (x_t - math.sqrt(alpha_bar) * x0) / math.sqrt(1 - alpha_bar)
+    variance = eta**2 * (1 - alpha_bar_next) / (1 - alpha_bar) * (1 - alpha_bar / alpha_bar_next)
+    x_next = math.sqrt(alpha_bar_next) * x0 + math.sqrt(1 - alpha_bar_next - variance) * eps
+    return x_next + math.sqrt(variance) * noise() if eta > 0 else x_next
+
+
+def _dpm_solver_step(
+    x_t: Tensor, x0: Tensor, previous: Tensor | None, alpha_bar_last: float, alpha_bar: float, alpha_bar_next: float
+) -> Tensor:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): linear extrapolation of x0 in lambda, the half log-SNR."""
+    def half_log_snr(a: float) -> float:
+        return 0.5 * math.log(a / (1 - a))
+
+    h = half_log_snr(alpha_bar_next) - half_log_snr(alpha_bar)
+    if previous is None:
+        d = x0
+    else:
+        r = (half_log_snr(alpha_bar) - half_log_snr(alpha_bar_last)) / h
+        d = x0 + (x0 - previous) / (2 * r)
+    return math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar)) * x_t - math.sqrt(alpha_bar_next) * math.expm1(-h) * d

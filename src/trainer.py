@@ -1,0 +1,199 @@
+"""The training loop: batches, optimiser, learning rate, weight average, held-out loss, and a state to resume from.
+
+A generator of steps: what is logged, saved or drawn meanwhile is the caller's affair. All randomness of a step follows
+from (seed, step), so a run that is stopped and resumed takes the same steps as one that is not.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from src.dataset import to_float
+from src.denoiser import Denoiser
+from src.errors import UserError
+from src.params import Train
+from src.randomness import derive, generator
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimiser step did; `step` counts from 1."""
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+
+
+class Batches(TorchDataset):
+    """Item k is the whole batch of optimiser step k: a pure function of (seed, k), whichever process computes it.
+
+    Images are uint8 (B, C, H, W), labels int64 (B,) or None. Each epoch is a fresh permutation; batches run across
+    epochs, so that every image is seen equally often whatever the batch size.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor | None, settings: Train, label_dropout: float, seed: int):
+        self.images, self.labels = images, labels
+        self.settings, self.label_dropout, self.seed = settings, label_dropout, seed
+        self.no_class = 0 if labels is None else int(labels.max()) + 1
+        self._permutation = lru_cache(maxsize=2)(self._permute)
+
+    def _permute(self, epoch: int) -> Tensor:
+        return torch.randperm(len(self.images), generator=generator(self.seed, "epoch", epoch))
+
+    def indices(self, step: int) -> Tensor:
+        """Positions (B,) int64 of the images of this step."""
+        first, size = step * self.settings.batch_size, self.settings.batch_size
+        epochs = range(first // len(self.images), (first + size - 1) // len(self.images) + 1)
+        start = first - epochs[0] * len(self.images)
+        return torch.cat([self._permutation(epoch) for epoch in epochs])[start : start + size]
+
+    def __len__(self) -> int:
+        return self.settings.steps
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        random = generator(self.seed, "batch", step)
+        chosen = self.indices(step)
+        x0 = to_float(self.images[chosen])
+        x0 = augment(x0, self.settings.augment_rotation, self.settings.augment_shift, random)
+        batch = {"x0": x0, "eps": torch.randn(x0.shape, generator=random), "t": torch.rand(len(x0), generator=random)}
+        if self.labels is not None:
+            dropped = torch.rand(len(x0), generator=random) < self.label_dropout
+            batch["label"] = self.labels[chosen].masked_fill(dropped, self.no_class)
+        return batch
+
+
+def augment(images: Tensor, rotation: float, shift: float, random: torch.Generator) -> Tensor:
+    """Rotate each image by at most `rotation` degrees and shift it by at most `shift` pixels; never flip.
+
+    images (B, C, H, W) in [-1, 1]; what comes into view is background, taken to be -1.
+    """
+    if not rotation and not shift:
+        return images
+    B, _, H, W = images.shape
+    uniform = torch.rand(B, 3, generator=random) * 2 - 1
+    angle = uniform[:, 0] * math.radians(rotation)
+    moved = uniform[:, 1:] * shift * 2 / torch.tensor([W, H])  # affine_grid measures in half image sides
+    rotated = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1).view(B, 2, 2)
+    theta = torch.cat([rotated, moved[:, :, None]], dim=2)
+    grid = torch.nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(images + 1, grid, align_corners=False) - 1
+
+
+def learning_rate(step: int, settings: Train) -> float:
+    """Linear warm-up, then cosine annealing to zero at the last step (Loshchilov and Hutter 2017). `step` from 0."""
+    if step < settings.warmup_steps:
+        return settings.lr * (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def ema_decay(step: int, length: float) -> float:
+    """Decay of the weight average after `step` steps: it reaches back over the share `length` of them."""
+    return 1 - 1 / (1 + length * step)
+
+
+class Trainer:
+    """Trains `denoiser` in place; `averaged` is the copy to evaluate and keep (the same one if EMA is off)."""
+
+    def __init__(
+        self, denoiser: Denoiser, images: Tensor, labels: Tensor | None, settings: Train, seed: int,
+        device: torch.device | str,
+    ):
+        self.denoiser = denoiser.to(device).train()
+        self.averaged = copy.deepcopy(denoiser).eval().requires_grad_(False) if settings.ema else denoiser
+        self.settings, self.seed, self.device = settings, seed, torch.device(device)
+        self.batches = Batches(images, labels if denoiser.conditional else None, settings, denoiser.config.label_dropout, seed)
+        self.optimizer = torch.optim.AdamW(
+            denoiser.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
+        )
+        self.step = 0
+
+    def run(self) -> Iterator[Step]:
+        """Take the remaining steps, yielding after each. Raises UserError if the loss or gradient is not finite."""
+        loader = DataLoader(
+            self.batches, batch_size=None, sampler=range(self.step, self.settings.steps),
+            num_workers=self.settings.workers, pin_memory=self.device.type == "cuda",
+        )
+        for batch in loader:
+            yield self._take(batch)
+
+    def _take(self, batch: dict[str, Tensor]) -> Step:
+        lr = learning_rate(self.step, self.settings)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        batch["t"] = (batch["t"] * len(self.denoiser.schedule)).long()
+        total = 0.0
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive(self.seed, "dropout", self.step))  # dropout layers take no generator
+            for part in zip(*(value.chunk(self.settings.accumulation) for value in batch.values()), strict=True):
+                inputs = dict(zip(batch, (value.to(self.device, non_blocking=True) for value in part), strict=True))
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
+                    loss = self.denoiser.loss(
+                        inputs["x0"].contiguous(memory_format=torch.channels_last), inputs["eps"], inputs["t"],
+                        inputs.get("label"),
+                    ).mean()
+                (loss / self.settings.accumulation).backward()
+                total += loss.item() / self.settings.accumulation
+        grad_norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.settings.grad_clip).item()
+        if not math.isfinite(total) or not math.isfinite(grad_norm):
+            raise UserError(
+                f"training diverged at step {self.step + 1}: loss {total}, gradient norm {grad_norm}, learning rate {lr:.2g}; "
+                f"try a lower train.lr, more train.warmup_steps or a smaller train.grad_clip"
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.settings.ema:
+            averaged, current = list(self.averaged.parameters()), list(self.denoiser.parameters())
+            with torch.no_grad():
+                torch._foreach_lerp_(averaged, current, 1 - ema_decay(self.step, self.settings.ema_length))
+        return Step(self.step, total, lr, grad_norm)
+
+    def state_dict(self) -> dict:
+        """Everything that later steps depend on, for `load_state_dict` of a trainer built alike."""
+        return {
+            "step": self.step,
+            "denoiser": self.denoiser.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        self.denoiser.load_state_dict(state["denoiser"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+
+@torch.inference_mode()
+def loss_by_noise_level(
+    denoiser: Denoiser, images: Tensor, labels: Tensor | None, seed: int, levels: int = 10, limit: int = 2000,
+    batch_size: int = 250,
+) -> Tensor:
+    """Held-out loss in `levels` equal ranges of t, least noise first: (levels,) float64; its mean is the held-out loss.
+
+    The first `limit` images (uint8) are each seen once, at timesteps spread evenly and in a fixed order, with noise that
+    follows from `seed`: any two models are compared on the same inputs.
+    """
+    device = next(denoiser.parameters()).device
+    n = min(len(images), limit)
+    random = generator(seed, "heldout")
+    t = ((torch.arange(n) + 0.5) / n * len(denoiser.schedule)).long()[torch.randperm(n, generator=random)]
+    losses = torch.empty(n, dtype=torch.float64)
+    for part in torch.arange(n).split(batch_size):
+        x0 = to_float(images[part]).to(device, memory_format=torch.channels_last)
+        eps = torch.randn(x0.shape, generator=random).to(device)
+        label = labels[part].to(device) if denoiser.conditional else None
+        losses[part] = denoiser.loss(x0, eps, t[part].to(device), label).double().cpu()
+    level = t * levels // len(denoiser.schedule)
+    return torch.stack([losses[level == i].mean() for i in range(levels)])

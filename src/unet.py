@@ -1,0 +1,195 @@
+"""The network: a U-Net that maps a noisy image, a timestep and a class to a tensor of the image's shape.
+
+Knows nothing of noise schedules or of what its output means. After Ho et al. 2020 (DDPM), with the scale-and-shift
+time conditioning of Dhariwal and Nichol 2021 and a space-to-depth stem, which is where a small CPU saves most work.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Everything needed to build the network; the first three follow from the data, the rest from params.yaml."""
+
+    image_size: int
+    image_channels: int
+    classes: int  # 0: unconditional
+    patch_size: int
+    base_channels: int
+    multipliers: tuple[int, ...]
+    res_blocks: int
+    attention_resolutions: tuple[int, ...]
+    heads: int
+    dropout: float
+    time_width: int
+
+    @property
+    def resolutions(self) -> list[int]:
+        """Side length of the feature maps at each level, finest first.
+
+        Raises ValueError where the image size cannot be halved that often.
+        """
+        factor = self.patch_size * 2 ** (len(self.multipliers) - 1)
+        if self.image_size % factor:
+            raise ValueError(
+                f"images of {self.image_size}x{self.image_size} cannot be divided by {factor} = model.patch_size * "
+                f"2^(levels - 1): shorten model.multipliers or change model.patch_size"
+            )
+        return [self.image_size // self.patch_size // 2**level for level in range(len(self.multipliers))]
+
+
+def sinusoidal_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """Sines and cosines of t at geometrically spaced frequencies (Vaswani et al. 2017). (B,) -> (B, width) float32."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, device=t.device) / half)
+    angles = t.float()[:, None] * frequencies[None, :]
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """At most 32 groups, each of at least 4 channels."""
+    return nn.GroupNorm(math.gcd(32, max(channels // 4, 1)), channels)
+
+
+def zeroed(layer: nn.Module) -> nn.Module:
+    """Start a residual branch at zero, so that a deep network starts as the identity."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class ResidualBlock(nn.Module):
+    """norm, SiLU, conv, then scale and shift by the embedding, norm, SiLU, dropout, conv; plus the input."""
+
+    def __init__(self, in_channels: int, out_channels: int, time_width: int, dropout: float):
+        super().__init__()
+        self.norm1 = group_norm(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.modulation = nn.Linear(time_width, 2 * out_channels)
+        self.norm2 = group_norm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)  # (B, 2C) -> 2 x (B, C, 1, 1)
+        h = torch.addcmul(shift, self.norm2(h), 1 + scale)
+        return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
+
+
+class SelfAttention(nn.Module):
+    """Every position attends to every other of the same feature map; plus the input."""
+
+    def __init__(self, channels: int, heads: int):
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"model.heads: {heads} does not divide the {channels} channels at an attention level")
+        self.heads = heads
+        self.norm = group_norm(channels)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = zeroed(nn.Linear(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, C, H, W = x.shape
+        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(B, H * W, C)
+        qkv = self.qkv(tokens).view(B, H * W, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(*qkv)  # each (B, heads, H*W, C/heads)
+        out = self.out(attended.transpose(1, 2).reshape(B, H * W, C))
+        return x + out.view(B, H, W, C).permute(0, 3, 1, 2)
+
+
+class Level(nn.Module):
+    """One residual block and, at the resolutions that have it, self-attention."""
+
+    def __init__(self, in_channels: int, out_channels: int, attention: bool, config: UNetConfig):
+        super().__init__()
+        self.block = ResidualBlock(in_channels, out_channels, config.time_width, config.dropout)
+        self.attention = SelfAttention(out_channels, config.heads) if attention else nn.Identity()
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        return self.attention(self.block(x, embedding))
+
+
+class UNet(nn.Module):
+    """(B, C, H, W) noisy images, (B,) timesteps and, if conditional, (B,) classes -> (B, C, H, W), float32.
+
+    A class equal to `config.classes` means "no class": what label dropout trains and guidance needs.
+    """
+
+    def __init__(self, config: UNetConfig):
+        super().__init__()
+        self.config = config
+        widths = [config.base_channels * m for m in config.multipliers]
+        attends = [size in config.attention_resolutions for size in config.resolutions]
+        stem_channels = config.image_channels * config.patch_size**2
+        width = config.time_width
+
+        self.time_embedding = nn.Sequential(
+            nn.Linear(config.base_channels, width), nn.SiLU(), nn.Linear(width, width)
+        )
+        self.class_embedding = nn.Embedding(config.classes + 1, width) if config.classes else None
+        self.stem = nn.Conv2d(stem_channels, widths[0], 3, padding=1)
+
+        self.down = nn.ModuleList()
+        self.downsample = nn.ModuleList()
+        channels, skips = widths[0], [widths[0]]
+        for i, out_channels in enumerate(widths):
+            for _ in range(config.res_blocks):
+                self.down.append(Level(channels, out_channels, attends[i], config))
+                channels = out_channels
+                skips.append(channels)
+            if i < len(widths) - 1:
+                self.downsample.append(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
+                skips.append(channels)
+
+        self.middle = Level(channels, channels, attends[-1], config)
+
+        self.up = nn.ModuleList()
+        self.upsample = nn.ModuleList()
+        for i, out_channels in reversed(list(enumerate(widths))):
+            for _ in range(config.res_blocks + 1):
+                self.up.append(Level(channels + skips.pop(), out_channels, attends[i], config))
+                channels = out_channels
+            if i > 0:
+                self.upsample.append(nn.Conv2d(channels, channels, 3, padding=1))
+
+        self.head = nn.Sequential(
+            group_norm(channels), nn.SiLU(), zeroed(nn.Conv2d(channels, stem_channels, 3, padding=1))
+        )
+
+    def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        config, blocks, last = self.config, self.config.res_blocks, len(self.config.multipliers) - 1
+        embedding = self.time_embedding(sinusoidal_embedding(t, config.base_channels))
+        if self.class_embedding is not None:
+            if label is None:
+                label = torch.full_like(t, config.classes)
+            embedding = embedding + self.class_embedding(label)
+        embedding = F.silu(embedding)
+
+        h = self.stem(F.pixel_unshuffle(x, config.patch_size))  # (B, C, H, W) -> (B, C p^2, H/p, W/p) -> (B, width, ..)
+        skips = [h]
+        for i in range(last + 1):
+            for block in self.down[i * blocks : (i + 1) * blocks]:
+                h = block(h, embedding)
+                skips.append(h)
+            if i < last:
+                h = self.downsample[i](h)
+                skips.append(h)
+
+        h = self.middle(h, embedding)
+
+        for i in range(last + 1):
+            for block in self.up[i * (blocks + 1) : (i + 1) * (blocks + 1)]:
+                h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+            if i < last:
+                h = self.upsample[i](F.interpolate(h, scale_factor=2, mode="nearest"))
+
+        return F.pixel_shuffle(self.head(h), config.patch_size)

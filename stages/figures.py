@@ -1,0 +1,46 @@
+"""Draw the figures of the report from what the other stages left."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+
+from src import figures, images, params, reports
+from src.schedule import Schedule, ScheduleConfig
+
+
+def main() -> None:
+    p = params.load()
+    manifest, metrics = reports.read_json("generated/manifest.json"), reports.read_json("metrics/fid.json")
+    data = f"{manifest['dataset']} ({manifest['dataset_fingerprint']}), model {manifest['model']}"
+    how = f"{manifest['method']}, {manifest['steps']} steps, {manifest['schedule']} schedule, guidance {manifest['guidance']:g}"
+    folder = Path("figures")
+    folder.mkdir(exist_ok=True)
+
+    def save(name: str, figure: figures.Figure) -> None:
+        figure.savefig(folder / f"{name}.png", dpi=p.figures.dpi, metadata={"Software": None})
+        figures.plt.close(figure)
+
+    states = load_file("generated/trajectory.safetensors")["states"]
+    save("reverse_process", figures.reverse_process(
+        states, [*manifest["timesteps"], None], p.figures.process_images, p.figures.process_steps,
+        "The reverse process, from noise to image", f"{data}; {how}",
+    ))
+    generated = images.read("generated_images", manifest["count"])
+    labels = None if manifest["labels"] is None else torch.tensor(manifest["labels"])
+    scores = f"fd_digits {metrics['fd_digits']:.2f} (real held-out images: {metrics['fd_digits_floor_heldout']:.2f})"
+    save("samples_by_class", figures.samples_by_class(
+        generated, labels, manifest["classes"], p.figures.grid_per_class,
+        "Generated images, not selected" if labels is None else "Generated images by class, not selected",
+        f"{data}; {how}\n{scores}",
+    ))
+    save("learning_curve", figures.learning_curve(pd.read_csv("plots/learning_curve.csv"), manifest["prediction"], data))
+    levels = pd.read_csv("plots/loss_by_noise_level.csv")
+    save("loss_by_noise_level", figures.loss_by_noise_level(levels, manifest["prediction"], data))
+    both = {
+        name: Schedule(ScheduleConfig(name, p.timesteps, p.beta_start, p.beta_end, p.cosine_s)) for name in ("linear", "cosine")
+    }
+    save("schedules", figures.schedules(both, p.schedule, f"{p.timesteps} timesteps; {data}"))

@@ -1,0 +1,57 @@
+"""`python -m tools.summary`: the metrics as a table, how long each stage took, and where the pictures lie."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+STAGES = ("unpack", "classifier", "reference", "train", "sample", "fid", "figures")
+LOG = Path(".scratch/stages.jsonl")
+
+
+def main() -> None:
+    console = Console(highlight=False)
+    console.print(metrics())
+    console.print(timings())
+    console.print("Pictures: figures/ (for the report), generated_images/ (the samples), training_samples/ (on the way)")
+    console.print("Next: dvc exp run -S schedule=linear, then dvc metrics diff; README.md has more")
+
+
+def metrics() -> Table:
+    """Every leaf of metrics/*.json but the counts per class, which `dvc metrics show` has."""
+    table = Table(title="Metrics", title_justify="left")
+    table.add_column("file")
+    table.add_column("metric")
+    table.add_column("value", justify="right")
+    for path in sorted(Path("metrics").glob("*.json")):
+        for key, value in json.loads(path.read_text()).items():
+            if not isinstance(value, dict):
+                table.add_row(path.stem, key, f"{value:.4f}" if isinstance(value, float) else "not measured" if value is None else str(value))
+        table.add_section()
+    return table
+
+
+def timings() -> Table:
+    table = Table(title="Stages", title_justify="left")
+    for column in ("stage", "time", "peak memory"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    ran = {record["stage"]: record for record in map(json.loads, LOG.read_text().splitlines())} if LOG.exists() else {}
+    for stage in STAGES:
+        record = ran.get(stage)
+        if record:
+            minutes, seconds = divmod(round(record["seconds"]), 60)
+            table.add_row(stage, f"{minutes} min {seconds:02d} s", f"{record['peak_mib']} MiB")
+        else:
+            table.add_row(stage, "unchanged: not run", "")
+    total = sum(record["seconds"] for record in ran.values())
+    table.add_section()
+    table.add_row("all", f"{int(total // 60)} min {round(total % 60):02d} s", "")
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
