@@ -23,7 +23,7 @@ from src.dataset import Dataset, fingerprint
 from src.errors import UserError
 from src.randomness import generator
 
-KNOWN = {"1934b35f0e63": "MNIST", "d9d2cf37e7c3": "scikit-learn digits (8x8, not MNIST)"}
+KNOWN = {"1934b35f0e63": "MNIST", "f41e31dbdd31": "scikit-learn digits (8x8, not MNIST)"}
 
 IDX_FILES = {
     "images": "train-images-idx3-ubyte",
@@ -73,7 +73,7 @@ def _read_idx_files(folder: Path) -> Dataset:
         if int(part_labels.max()) > 9:
             raise UserError(f"{folder}/: labels must be 0 to 9, found {int(part_labels.max())}; fetch the files again")
     if images.shape[1:] != heldout_images.shape[1:]:
-        raise UserError(f"{folder}/: training images are {tuple(images.shape[2:])}, test images {tuple(heldout_images.shape[2:])}")
+        raise UserError(f"{folder}/: training images are {images.shape[2:]}, test images {heldout_images.shape[2:]}")
     mark = fingerprint(torch.cat([images, heldout_images]), torch.cat([labels, heldout_labels]))
     return Dataset(KNOWN.get(mark, "unknown IDX files"), mark, images, labels, heldout_images, heldout_labels)
 

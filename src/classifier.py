@@ -68,7 +68,9 @@ def _pretext_batch(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tenso
     return torch.cat([x.rot90(k, (2, 3)) for k in range(4)]), torch.arange(4).repeat_interleave(len(x))
 
 
-def train(images: Tensor, labels: Tensor | None, settings: Settings, device: torch.device | str) -> Iterator[tuple[Classifier, float]]:
+def train(
+    images: Tensor, labels: Tensor | None, settings: Settings, device: torch.device | str
+) -> Iterator[tuple[Classifier, float]]:
     """Train on uint8 images (N, C, H, W), yielding the classifier and the loss after each step.
 
     AdamW with a one-cycle learning rate (Smith and Topin 2019). Everything follows from settings.seed.

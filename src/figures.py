@@ -9,13 +9,13 @@ import matplotlib
 
 matplotlib.use("Agg")
 
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.figure import Figure  # noqa: E402
-from torch import Tensor  # noqa: E402
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
 
-from src.schedule import Schedule  # noqa: E402
+from src.schedule import Schedule
 
 BLUE, ORANGE = "#2f5d8a", "#d9822b"
 

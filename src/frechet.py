@@ -68,7 +68,8 @@ def distance(a: Moments, b: Moments) -> float:
     values, vectors = np.linalg.eigh(b.sigma)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ a.sigma @ root).clip(min=0)).sum()
-    return float(((a.mu - b.mu) ** 2).sum() + np.trace(a.sigma) + np.trace(b.sigma) - 2 * cross)
+    found = ((a.mu - b.mu) ** 2).sum() + np.trace(a.sigma) + np.trace(b.sigma) - 2 * cross
+    return max(float(found), 0.0)  # rounding can leave equal moments a hair below zero
 
 
 def save(moments: Moments, path: str | Path) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from src.denoiser import Denoiser
+from src.errors import UserError
 from src.randomness import generator
 
 Method = Literal["ddpm", "ddim", "dpmsolver++"]
@@ -68,7 +69,7 @@ def sample(
     Diffusion Implicit Models", section 4.1), which also defines it for fewer steps than it was trained with.
     """
     if method not in ("ddpm", "ddim", "dpmsolver++"):
-        raise ValueError(f"sample.method: expected 'ddpm', 'ddim' or 'dpmsolver++', found {method!r}")
+        raise UserError(f"sample.method: expected 'ddpm', 'ddim' or 'dpmsolver++', found {method!r}")
     alpha_bars = [float(denoiser.schedule.alpha_bar[t]) for t in timesteps] + [1.0]
     x_t, previous = noise(), None
     for i, t in enumerate(timesteps):

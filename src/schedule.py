@@ -13,6 +13,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from src.errors import UserError
+
 ScheduleName = Literal["linear", "cosine"]
 Spacing = Literal["leading", "trailing", "logsnr"]
 
@@ -55,7 +57,7 @@ class Schedule:
         elif config.name == "cosine":
             self.betas = cosine_betas(config.timesteps, config.cosine_s)
         else:
-            raise ValueError(f"schedule: expected 'linear' or 'cosine', found {config.name!r}")
+            raise UserError(f"schedule: expected 'linear' or 'cosine', found {config.name!r}")
         self.alpha_bar = torch.cumprod(1 - self.betas, dim=0)
         self.log_snr = torch.log(self.alpha_bar) - torch.log1p(-self.alpha_bar)
 
@@ -80,18 +82,18 @@ class Schedule:
         logsnr    equal strides in log-SNR (Lu et al. 2022, "DPM-Solver", section 3.4), the last of which leads from the
                   level before t = 0 to the clean image
 
-        Raises ValueError unless 1 <= steps <= T.
+        Raises UserError unless 1 <= steps <= T.
         """
         T = len(self)
         if not 1 <= steps <= T:
-            raise ValueError(f"sample.steps: expected 1 to {T} (the model's timesteps), found {steps}")
+            raise UserError(f"sample.steps: expected 1 to {T} (the model's timesteps), found {steps}")
         if spacing == "leading":
             return [i * (T // steps) for i in reversed(range(steps))]
         if spacing == "trailing":
             return [round(T - i * T / steps) - 1 for i in range(steps)]
         if spacing == "logsnr":
             return self._equal_log_snr(steps)
-        raise ValueError(f"sample.spacing: expected 'leading', 'trailing' or 'logsnr', found {spacing!r}")
+        raise UserError(f"sample.spacing: expected 'leading', 'trailing' or 'logsnr', found {spacing!r}")
 
     def _equal_log_snr(self, steps: int) -> list[int]:
         wanted = torch.linspace(self.log_snr[-1], self.log_snr[0], steps + 1, dtype=torch.float64)[:-1]

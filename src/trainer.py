@@ -189,11 +189,11 @@ def loss_by_noise_level(
     n = min(len(images), limit)
     random = generator(seed, "heldout")
     t = ((torch.arange(n) + 0.5) / n * len(denoiser.schedule)).long()[torch.randperm(n, generator=random)]
+    noise = torch.randn(n, *images.shape[1:], generator=random)
     losses = torch.empty(n, dtype=torch.float64)
     for part in torch.arange(n).split(batch_size):
         x0 = to_float(images[part]).to(device, memory_format=torch.channels_last)
-        eps = torch.randn(x0.shape, generator=random).to(device)
         label = labels[part].to(device) if denoiser.conditional else None
-        losses[part] = denoiser.loss(x0, eps, t[part].to(device), label).double().cpu()
+        losses[part] = denoiser.loss(x0, noise[part].to(device), t[part].to(device), label).double().cpu()
     level = t * levels // len(denoiser.schedule)
     return torch.stack([losses[level == i].mean() for i in range(levels)])

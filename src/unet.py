@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.errors import UserError
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -34,11 +36,11 @@ class UNetConfig:
     def resolutions(self) -> list[int]:
         """Side length of the feature maps at each level, finest first.
 
-        Raises ValueError where the image size cannot be halved that often.
+        Raises UserError where the image size cannot be halved that often.
         """
         factor = self.patch_size * 2 ** (len(self.multipliers) - 1)
         if self.image_size % factor:
-            raise ValueError(
+            raise UserError(
                 f"images of {self.image_size}x{self.image_size} cannot be divided by {factor} = model.patch_size * "
                 f"2^(levels - 1): shorten model.multipliers or change model.patch_size"
             )
@@ -91,7 +93,7 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int):
         super().__init__()
         if channels % heads:
-            raise ValueError(f"model.heads: {heads} does not divide the {channels} channels at an attention level")
+            raise UserError(f"model.heads: {heads} does not divide the {channels} channels at an attention level")
         self.heads = heads
         self.norm = group_norm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)

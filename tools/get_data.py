@@ -103,16 +103,18 @@ def from_dvc() -> str:
 
 def mnist_files() -> list[tuple[str, str]]:
     """(file name, md5) of the four files, as torchvision pins them."""
-    from src import torchvision_remedy  # noqa: F401 (before torchvision)
     from torchvision.datasets import MNIST
+
+    from src import torchvision_remedy  # noqa: F401 (before torchvision)
 
     return MNIST.resources
 
 
 def from_mirrors() -> str:
     """The four files from MNIST_MIRROR, else from torchvision's mirrors, each checked against its md5."""
-    from src import torchvision_remedy  # noqa: F401 (before torchvision)
     from torchvision.datasets import MNIST
+
+    from src import torchvision_remedy  # noqa: F401 (before torchvision)
 
     mirror = os.environ.get("MNIST_MIRROR")
     failures = []

@@ -30,7 +30,8 @@ def metrics() -> Table:
     for path in sorted(Path("metrics").glob("*.json")):
         for key, value in json.loads(path.read_text()).items():
             if not isinstance(value, dict):
-                table.add_row(path.stem, key, f"{value:.4f}" if isinstance(value, float) else "not measured" if value is None else str(value))
+                shown = f"{value:.4f}" if isinstance(value, float) else "not measured" if value is None else str(value)
+                table.add_row(path.stem, key, shown)
         table.add_section()
     return table
 

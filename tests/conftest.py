@@ -1,0 +1,91 @@
+"""What tests share: tiny models and data, real MNIST where it can be had, and clones of this repository."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from src import torchvision_remedy  # noqa: F401 (before diffusers and pytorch_fid, which import torchvision)
+from src.denoiser import Denoiser, DenoiserConfig
+from src.params import load as load_params
+from src.schedule import ScheduleConfig
+from src.unet import UNetConfig
+
+ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not os.environ.get("MNIST_MIRROR"):
+        skip = pytest.mark.skip(reason="wants MNIST: set MNIST_MIRROR to a folder or URL that has the four files")
+        for item in items:
+            if item.get_closest_marker("mnist"):
+                item.add_marker(skip)
+
+
+@pytest.fixture
+def params():
+    return load_params(ROOT / "params.yaml")
+
+
+def schedule_config(name: str = "cosine", timesteps: int = 1000) -> ScheduleConfig:
+    return ScheduleConfig(name, timesteps, 1e-4, 0.02, 0.008)
+
+
+def unet_config(**changes) -> UNetConfig:
+    small = dict(
+        image_size=8, image_channels=1, classes=10, patch_size=2, base_channels=8, multipliers=(1, 2), res_blocks=1,
+        attention_resolutions=(2,), heads=2, dropout=0.0, time_width=16,
+    )
+    return UNetConfig(**small | changes)
+
+
+def denoiser(prediction: str = "v", schedule: str = "cosine", label_dropout: float = 0.1, **unet) -> Denoiser:
+    """A small denoiser whose output depends on all its inputs: fresh ones start at zero."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Denoiser(DenoiserConfig(unet_config(**unet), schedule_config(schedule), prediction, label_dropout))
+        for weights in model.parameters():
+            if not weights.any():
+                torch.nn.init.normal_(weights, std=0.1)
+    return model.eval()
+
+
+def run(*command: str, cwd: Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
+    """Run a command with this Python's folder first in the path, as the Makefile does."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command, cwd=cwd, env=os.environ | {"PATH": path} | environment, capture_output=True, text=True, timeout=900
+    )
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)} exited {done.returncode}:\n{done.stdout}\n{done.stderr}")
+    return done
+
+
+def clone_into(folder: Path) -> Path:
+    """A repository of its own with the files of this working tree, committed or not, but nothing that git ignores."""
+    folder.mkdir(parents=True)
+    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes((ROOT / name).read_bytes())
+    run("git", "init", "--quiet", cwd=folder)
+    run("git", "config", "user.name", "Test", cwd=folder)
+    run("git", "config", "user.email", "test@example.org", cwd=folder)
+    commit(folder)
+    return folder
+
+
+def commit(folder: Path) -> None:
+    run("git", "add", "--all", cwd=folder)
+    run("git", "commit", "--quiet", "--allow-empty", "--message", "state", cwd=folder)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    return clone_into(tmp_path / "clone")

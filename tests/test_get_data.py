@@ -1,0 +1,148 @@
+import gzip
+import hashlib
+import http.server
+import shutil
+import threading
+from functools import partial
+
+import pytest
+
+from tests.conftest import ROOT, clone_into, run
+from tools import get_data
+
+FAKE = {name: gzip.compress(name.encode(), mtime=0) for name in ("a.gz", "b.gz", "c.gz", "d.gz")}
+FAKE_MD5S = [(name, hashlib.md5(content).hexdigest()) for name, content in FAKE.items()]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty repository, without MNIST, where four small files stand for MNIST's."""
+    folder = clone_into(tmp_path / "clone")
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("MNIST_MIRROR", raising=False)
+    monkeypatch.setattr(get_data, "mnist_files", lambda: FAKE_MD5S)
+    monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", ["http://127.0.0.1:9/nothing-listens-here"])
+    return folder
+
+
+@pytest.fixture
+def mirror(tmp_path):
+    folder = tmp_path / "mirror"
+    folder.mkdir()
+    for name, content in FAKE.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def held() -> list[str]:
+    return sorted(path.name for path in get_data.DATA.iterdir())
+
+
+def test_what_is_in_data_already_is_left_alone(here, mirror, monkeypatch):
+    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
+    get_data.DATA.mkdir()
+    (get_data.DATA / "mine.zip").write_bytes(b"mine")
+    assert "there already (mine.zip)" in get_data.get(None)
+    assert held() == ["mine.zip"]
+
+
+def test_a_folder_as_mirror(here, mirror, monkeypatch):
+    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
+    assert f"fetched MNIST from {mirror}, md5s checked" in get_data.get(None)
+    assert held() == sorted(FAKE)
+
+
+def test_a_url_as_mirror(here, mirror, monkeypatch):
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(mirror))
+    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *args: None)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MNIST_MIRROR", f"http://127.0.0.1:{server.server_port}/")
+        assert "fetched MNIST from http://127.0.0.1" in get_data.get(None)
+        server.shutdown()
+    assert held() == sorted(FAKE)
+
+
+def test_wrong_bytes_in_a_mirror_are_refused_and_nothing_is_kept(here, mirror, monkeypatch):
+    (mirror / "d.gz").write_bytes(b"something else")
+    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
+    with pytest.raises(get_data.UserError, match=r"d\.gz has md5 .*, expected"):
+        get_data.get(None)
+    assert not get_data.DATA.exists()
+
+
+def test_a_mirror_that_is_not_there_is_an_error_not_a_stand_in(here, monkeypatch):
+    monkeypatch.setenv("MNIST_MIRROR", "/absent")
+    with pytest.raises(get_data.UserError, match="/absent"):
+        get_data.get(None)
+
+
+def test_without_any_mnist_the_stand_in_is_loud(here, capsys):
+    assert "NOT MNIST" in get_data.get(None)
+    assert held() == [get_data.DIGITS]
+    told = capsys.readouterr().err
+    assert "This is NOT MNIST" in told and "MNIST_MIRROR=" in told and "neither DVC's cache nor a remote" in told
+
+
+def test_the_stand_in_gives_way_to_mnist_as_soon_as_there_is_one(here, mirror, monkeypatch):
+    get_data.get(None)
+    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
+    assert "fetched MNIST" in get_data.get(None)
+    assert held() == sorted(FAKE)
+
+
+def test_digits_asked_for_outright_take_no_network(here, monkeypatch):
+    monkeypatch.setattr(get_data, "from_mirrors", lambda: pytest.fail("looked for MNIST"))
+    assert "as asked for" in get_data.get("digits") and held() == [get_data.DIGITS]
+    assert "already" in get_data.get("digits")
+
+
+def test_digits_never_replace_an_archive_of_the_users(here):
+    get_data.DATA.mkdir()
+    (get_data.DATA / "mine.zip").write_bytes(b"mine")
+    with pytest.raises(get_data.UserError, match=r"data/ holds mine\.zip; move it elsewhere"):
+        get_data.get("digits")
+    assert held() == ["mine.zip"]
+
+
+def test_from_mnist_to_digits_and_back_by_way_of_the_cache(here, mirror, monkeypatch):
+    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
+    get_data.get(None)
+    get_data.dvc("commit", "--force", "data.dvc")
+    run("git", "commit", "--quiet", "--all", "--message", "pin", cwd=here)
+    get_data.get("digits")
+    get_data.dvc("commit", "--force", "data.dvc")  # as a run on the digits does: data.dvc now pins them
+    assert held() == [get_data.DIGITS]
+    monkeypatch.delenv("MNIST_MIRROR")
+    assert "from DVC's cache" in get_data.get(None)
+    assert held() == sorted(FAKE)
+
+
+def test_a_configured_remote_is_asked(here, mirror, tmp_path, monkeypatch):
+    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
+    get_data.get(None)
+    text = (here / "data.dvc").read_text()  # what those do who want their own archive shared
+    (here / "data.dvc").write_text(text.replace("  push: false\n", ""))
+    add_remote = ["remote", "add", "-d", "-f", "mine", str(tmp_path / "remote")]
+    for command in (add_remote, ["commit", "-f", "data.dvc"], ["push", "data.dvc"]):
+        assert get_data.dvc(*command).returncode == 0
+    run("git", "commit", "--quiet", "--all", "--message", "pin", cwd=here)
+    shutil.rmtree(get_data.DATA)
+    shutil.rmtree(".dvc/cache")
+    monkeypatch.delenv("MNIST_MIRROR")
+    assert "pulled data/ from a DVC remote" in get_data.get(None)
+    assert held() == sorted(FAKE)
+
+
+@pytest.mark.mnist
+def test_canonical_mnist_leaves_data_dvc_as_committed(tmp_path):
+    folder = clone_into(tmp_path / "clone")
+    done = run("python", "-m", "tools.get_data", cwd=folder)
+    assert "fetched MNIST from" in done.stdout
+    assert (folder / "data.dvc").read_text() == (ROOT / "data.dvc").read_text()
+    assert run("git", "status", "--porcelain", cwd=folder).stdout == ""
+
+
+def test_an_unknown_data_set_is_refused_by_name(here):
+    done = run("python", "-m", "tools.get_data", "cifar", cwd=here, check=False)
+    assert done.returncode == 2 and "expected digits or mnist, found 'cifar'" in done.stderr

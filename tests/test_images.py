@@ -1,0 +1,64 @@
+import pytest
+import torch
+from PIL import Image
+
+from src import images
+from src.errors import UserError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    images.write(tmp_path, 1, torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)))
+    return tmp_path
+
+
+def test_images_are_rgb_pngs_numbered_from_one(folder):
+    assert sorted(path.name for path in folder.iterdir()) == ["00001.png", "00002.png", "00003.png"]
+    with Image.open(folder / "00001.png") as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (8, 8))
+    assert images.file_name(10_000) == "10000.png"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_read_back_as_written(tmp_path, channels):
+    pixels = torch.randint(0, 256, (3, channels, 8, 8), dtype=torch.uint8)
+    images.write(tmp_path, 1, pixels)
+    assert torch.equal(images.read(tmp_path, 3), pixels.expand(-1, 3, -1, -1))
+
+
+def break_missing(folder):
+    (folder / "00002.png").unlink()
+
+
+def break_extra(folder):
+    (folder / "notes.txt").write_text("")
+
+
+def break_subfolder(folder):
+    (folder / "more").mkdir()
+
+
+def break_truncated(folder):
+    (folder / "00002.png").write_bytes((folder / "00002.png").read_bytes()[:60])
+
+
+def break_mode(folder):
+    Image.new("L", (8, 8)).save(folder / "00002.png")
+
+
+def break_size(folder):
+    Image.new("RGB", (9, 9)).save(folder / "00002.png")
+
+
+@pytest.mark.parametrize(
+    "damage, complaint",
+    [
+        (break_missing, "found 2 entries; first missing: 00002.png"), (break_extra, "unexpected: notes.txt"),
+        (break_subfolder, "unexpected: more"), (break_truncated, "00002.png: not a whole PNG"),
+        (break_mode, "00002.png: expected RGB"), (break_size, "00002.png: expected RGB"),
+    ],
+)
+def test_a_folder_that_is_not_exactly_as_promised_is_refused(folder, damage, complaint):
+    damage(folder)
+    with pytest.raises(UserError, match=complaint):
+        images.read(folder, 3)

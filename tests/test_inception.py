@@ -1,0 +1,134 @@
+"""The weights' values mean nothing here: a seeded stand-in of the same shape, at the place where pytorch-fid looks."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from src import frechet, images, inception
+from src.errors import UserError
+from tests.conftest import ROOT
+
+COMMAND = "from src import torchvision_remedy; import runpy; runpy.run_module('pytorch_fid', run_name='__main__')"
+
+
+@pytest.fixture(scope="module")
+def torch_home(tmp_path_factory):
+    """A TORCH_HOME with stand-in weights."""
+    from pytorch_fid import inception as theirs
+
+    home = tmp_path_factory.mktemp("torch")
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        torch.manual_seed(0)
+        captured = {}
+        patch.setattr(torch.nn.Module, "load_state_dict", lambda self, state: captured.update(self.state_dict()))
+        patch.setattr(theirs, "load_state_dict_from_url", lambda *args, **kwargs: {})
+        theirs.fid_inception_v3()
+    path = home / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
+    path.parent.mkdir(parents=True)
+    random = torch.Generator().manual_seed(1)
+    for name, value in captured.items():  # lively statistics, so that the features differ from image to image
+        if name.endswith("running_var"):
+            value.copy_(torch.rand(value.shape, generator=random) + 0.5)
+    torch.save(captured, path)
+    return home
+
+
+@pytest.fixture
+def weights(torch_home, monkeypatch):
+    """The stand-in, taken for the real weights."""
+    monkeypatch.setenv("TORCH_HOME", str(torch_home))
+    monkeypatch.setattr(inception, "SHA256_PREFIX", inception.weights_hash()[:8])
+    return inception.weights_path()
+
+
+def pictures(count: int, seed: int) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dims", [64, 2048])
+def test_fid_equals_what_pytorch_fid_prints(weights, torch_home, tmp_path, dims):
+    generated, real = pictures(12, 1), pictures(12, 2) // 2
+    (tmp_path / "generated").mkdir()
+    images.write(tmp_path / "generated", 1, generated)
+    network = inception.load(dims)
+    reference = inception.moments(network, real, batch_size=5, dims=dims)
+    frechet.save(reference, tmp_path / "mnist.npz")
+    ours = frechet.distance(inception.moments(network, images.read(tmp_path / "generated", 12), 7, dims), reference)
+
+    printed = subprocess.run(
+        [sys.executable, "-c", COMMAND, str(tmp_path / "generated"), str(tmp_path / "mnist.npz"), "--dims", str(dims),
+         "--device", "cpu", "--num-workers", "0"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout
+    assert ours == pytest.approx(float(printed.split("FID:")[1]), rel=1e-3)
+
+
+def test_moments_do_not_depend_on_the_batch_size(weights):
+    network, some = inception.load(64), pictures(5, 3)
+    one, other = inception.moments(network, some, 5, dims=64), inception.moments(network, some, 2, dims=64)
+    np.testing.assert_allclose(one.sigma, other.sigma, rtol=1e-3, atol=1e-7)
+
+
+def test_weights_with_another_hash_are_refused_unread(weights, monkeypatch):
+    monkeypatch.setattr(inception, "SHA256_PREFIX", "6726825d")
+    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("read before it was checked"))
+    with pytest.raises(UserError, match="expected a sha256 that starts with 6726825d, found"):
+        inception.load()
+
+
+def test_weights_that_would_run_code_are_refused(tmp_path, monkeypatch):
+    import pickle
+
+    class Attack:
+        def __reduce__(self):
+            return (print, ("code from a weights file was run",))
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    inception.weights_path().parent.mkdir(parents=True)
+    inception.weights_path().write_bytes(pickle.dumps(Attack()))
+    monkeypatch.setattr(inception, "SHA256_PREFIX", inception.weights_hash()[:8])
+    with pytest.raises(UserError, match="cannot be read"):
+        inception.load()
+
+
+class TestDecision:
+    """fid.inception: auto, always, never."""
+
+    @pytest.fixture(autouse=True)
+    def no_network_no_gpu(self, tmp_path, monkeypatch):
+        def refuse(*args, **kwargs):
+            raise OSError("no network in tests")
+
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def test_never_computes_nothing(self):
+        assert inception.decide("never", ready_made=True, images=1) == inception.Decision(False, "fid.inception is never")
+
+    def test_auto_without_gpu_and_statistics_says_what_it_would_take_and_how_to_ask(self):
+        decision = inception.decide("auto", ready_made=False, images=60_000)
+        assert not decision.compute
+        assert "about 100 minutes" in decision.why and "-S fid.inception=always" in decision.why
+
+    @pytest.mark.parametrize("ready_made, gpu", [(True, False), (False, True)])
+    def test_auto_without_weights_says_where_to_put_them(self, ready_made, gpu, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+        decision = inception.decide("auto", ready_made, images=60_000)
+        assert not decision.compute and str(inception.weights_path()) in decision.why
+
+    @pytest.mark.parametrize("ready_made, gpu", [(True, False), (False, True)])
+    def test_auto_computes_with_weights_and_statistics_or_gpu(self, ready_made, gpu, weights, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+        assert inception.decide("auto", ready_made, images=60_000).compute
+
+    def test_always_makes_missing_weights_an_error(self):
+        with pytest.raises(UserError, match="Inception weights missing.*fid.inception"):
+            inception.decide("always", ready_made=False, images=1)
+
+    def test_always_computes_on_a_cpu_too(self, weights):
+        assert inception.decide("always", ready_made=False, images=1).compute

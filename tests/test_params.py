@@ -1,0 +1,64 @@
+import pytest
+
+from src import params
+from src.errors import UserError
+from tests.conftest import ROOT
+
+
+def changed(tmp_path, before: str, after: str):
+    text = (ROOT / "params.yaml").read_text()
+    assert before in text
+    (tmp_path / "params.yaml").write_text(text.replace(before, after, 1))
+    return tmp_path / "params.yaml"
+
+
+def test_the_committed_parameters_are_valid(params):
+    assert params.timesteps == 1000 and params.sample.count == 10_000
+
+
+@pytest.mark.parametrize("number", ["1e-05", "1e-5", "0.00001", "1.0e-05"])
+def test_small_numbers_are_read_however_they_are_written(tmp_path, number):
+    assert params.load(changed(tmp_path, "lr: 2.0e-3", f"lr: {number}")).train.lr == 1e-5
+
+
+@pytest.mark.parametrize(
+    "before, after, complaint",
+    [
+        ("schedule: cosine", "schedule: cosin", "schedule: input should be 'linear' or 'cosine'; found 'cosin'"),
+        ("schedule: cosine", "shedule: cosine", "shedule: unknown key"),
+        ("schedule: cosine", "shedule: cosine", "schedule: missing"),
+        ("  steps: 10 ", "  stepz: 10 ", "sample.stepz: unknown key"),
+        ("  count: 10000", "  count: 1e4", "sample.count: .*integer"),
+        ("  count: 10000", "  count: '10000'", "sample.count: .*integer.*found '10000'"),
+        ("  count: 10000", "  count: 0", "sample.count: .*greater than or equal to 1; found 0"),
+        ("  ema: true", "  ema: 1", "train.ema: .*boolean"),
+        ("  lr: 2.0e-3", "  lr: fast", "train.lr: .*number.*found 'fast'"),
+        ("  lr: 2.0e-3", "  lr: .nan", "train.lr: .*finite"),
+        ("  lr: 2.0e-3", "  lr: -1", "train.lr: .*greater than 0"),
+        ("  label_dropout: 0.1", "  label_dropout: 1.5", "model.label_dropout"),
+        ("  multipliers: ", "  multipliers: 3 # ", "model.multipliers: .*list"),
+        ("  accumulation: 1", "  accumulation: 3", "train: accumulation .3. must divide batch_size"),
+        ("beta_start: 1.0e-4", "beta_start: 0.5", "beta_start .0.5. must not exceed beta_end"),
+        ("  steps: 10 ", "  steps: 2000 ", "sample.steps .2000. must not exceed timesteps"),
+        ("  statistics: null", "  statistics: ../../x.npz", "fid.statistics"),
+        ("unpack:", "unpack: [", "not valid YAML"),
+    ],
+)
+def test_mistakes_are_refused_by_the_name_of_the_key(tmp_path, before, after, complaint):
+    with pytest.raises(UserError, match=rf"params\.yaml:(?s:.*){complaint}"):
+        params.load(changed(tmp_path, before, after))
+
+
+def test_every_mistake_is_told_at_once(tmp_path):
+    path = changed(tmp_path, "seed: 0", "seed: -1")
+    path.write_text(path.read_text().replace("heads: 4", "heads: none"))
+    with pytest.raises(UserError, match=r"(?s)seed: .*model\.heads: "):
+        params.load(path)
+
+
+def test_missing_and_empty_files_are_named(tmp_path):
+    with pytest.raises(UserError, match="params.yaml: not found; run from the root"):
+        params.load(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("")
+    with pytest.raises(UserError, match="expected a mapping"):
+        params.load(tmp_path / "params.yaml")

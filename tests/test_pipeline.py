@@ -1,0 +1,250 @@
+"""The pipeline as users run it, on the embedded digits, in clones of this repository. Needs no network and no MNIST."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+from src import denoiser, images
+from tests.conftest import ROOT, clone_into, commit, run
+from tests.test_archives import make_zip, pictures, png
+
+pytestmark = pytest.mark.slow
+
+SMALL = {
+    "train": {"steps": 40, "evaluate_interval": 20, "sample_interval": 20, "checkpoint_interval": 10, "warmup_steps": 5},
+    "sample": {"count": 150, "batch_size": 100, "steps": 5},
+    "classifier": {"epochs": 2},
+}
+
+
+def set_params(folder: Path, changes: dict) -> None:
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    for key, value in changes.items():
+        values[key] = values[key] | value if isinstance(value, dict) else value
+    (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+
+
+def ran(done: subprocess.CompletedProcess) -> list[str]:
+    """Stages that a `dvc repro` or `dvc exp run` ran."""
+    return [line.split("'")[1] for line in done.stdout.splitlines() if line.startswith("Running stage")]
+
+
+def metrics(folder: Path, name: str) -> dict:
+    return json.loads((folder / "metrics" / f"{name}.json").read_text())
+
+
+def digest(folder: Path, *names: str) -> list[bytes]:
+    return [(folder / name).read_bytes() for name in names]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A clone in which the whole pipeline ran once, small, on the embedded digits; committed. Not to be changed."""
+    folder = clone_into(tmp_path_factory.mktemp("pipeline") / "finished")
+    shutil.rmtree(folder / "dvc-remote", ignore_errors=True)
+    run("python", "-m", "tools.get_data", "digits", cwd=folder)
+    set_params(folder, SMALL)
+    done = run("dvc", "repro", cwd=folder)
+    assert set(ran(done)) == {"unpack", "classifier", "reference", "train", "sample", "fid", "figures"}
+    commit(folder)
+    return folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path) -> Path:
+    """A copy of it, to be changed."""
+    return shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+
+
+def test_images_are_in_the_strict_format(finished):
+    names = sorted(path.name for path in (finished / "generated_images").iterdir())
+    assert names == [f"{k:05d}.png" for k in range(1, 151)]
+    with Image.open(finished / "generated_images" / "00150.png") as image:
+        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (8, 8))
+
+
+def test_every_number_says_which_data_it_is_of(finished):
+    for path in (finished / "metrics").glob("*.json"):
+        about = json.loads(path.read_text())
+        assert about["dataset"] == "scikit-learn digits (8x8, not MNIST)" and about["dataset_fingerprint"] == "f41e31dbdd31"
+
+
+def test_metrics_say_how_they_were_obtained(finished):
+    found = metrics(finished, "fid")
+    assert found["images"] == 150 and found["fd_digits"] > 0 and 0 <= found["accuracy"] <= 1
+    assert found["fid"] is None and found["fd_digits_floor_heldout_images"] == 180
+    assert len(found["classifier"]) == len(found["classifier_reference"]) == 12
+    assert sum(metrics(finished, "data")["train_per_class"].values()) == 1617
+
+
+def test_all_figures_and_previews_are_there(finished):
+    assert {path.name for path in (finished / "figures").iterdir()} == {
+        "reverse_process.png", "samples_by_class.png", "learning_curve.png", "loss_by_noise_level.png", "schedules.png"
+    }
+    assert {path.name for path in (finished / "training_samples").iterdir()} == {"step_000020.png", "step_000040.png"}
+    curve = (finished / "plots/learning_curve.csv").read_text().splitlines()
+    assert curve[0] == "step,train_loss,heldout_loss,lr" and [line.split(",")[0] for line in curve[1:]] == ["20", "40"]
+
+
+def test_the_model_file_says_what_it_is(finished):
+    model, about = denoiser.load(finished / "models/model.safetensors")
+    assert model.config.unet.image_size == 8 and model.config.prediction == "v"
+    assert about["dataset_fingerprint"] == "f41e31dbdd31" and sum(about["class_counts"]) == 1617
+
+
+def test_nothing_changed_reruns_nothing(copy):
+    assert ran(run("dvc", "repro", cwd=copy)) == []
+
+
+def test_other_sampling_does_not_retrain_and_going_back_comes_from_the_run_cache(copy):
+    before = digest(copy, "metrics/fid.json", "generated_images/00001.png")
+    set_params(copy, {"sample": {"steps": 3}})
+    assert ran(run("dvc", "repro", cwd=copy)) == ["sample", "fid", "figures"]
+    assert digest(copy, "metrics/fid.json", "generated_images/00001.png") != before
+    set_params(copy, {"sample": {"steps": 5}})
+    assert ran(run("dvc", "repro", cwd=copy)) == []
+    assert digest(copy, "metrics/fid.json", "generated_images/00001.png") == before
+
+
+def test_other_training_and_back_comes_from_the_run_cache_too(copy):
+    before = digest(copy, "models/model.safetensors", "plots/learning_curve.csv", "figures/samples_by_class.png")
+    set_params(copy, {"seed": 1})
+    assert ran(run("dvc", "repro", cwd=copy)) == ["train", "sample", "fid", "figures"]
+    set_params(copy, {"seed": 0})
+    assert ran(run("dvc", "repro", cwd=copy)) == []
+    assert digest(copy, "models/model.safetensors", "plots/learning_curve.csv", "figures/samples_by_class.png") == before
+
+
+def test_everything_from_scratch_gives_the_same_bits(copy):
+    names = ["models/model.safetensors", "models/classifier.safetensors", "reference/digits.npz", "metrics/fid.json",
+             "generated_images/00077.png", "plots/learning_curve.csv"]
+    before = digest(copy, *names)
+    done = run("dvc", "repro", "--force", "--no-run-cache", cwd=copy)
+    assert len(ran(done)) == 7 and digest(copy, *names) == before
+
+
+def test_training_that_was_killed_goes_on_where_it_was(copy):
+    before = digest(copy, "models/model.safetensors", "models/last.safetensors", "plots/learning_curve.csv")
+    command = [sys.executable, "-c", KILLED_AFTER_25_STEPS]
+    for name in ("models/model.safetensors", "models/last.safetensors"):
+        (copy / name).unlink()
+    assert subprocess.run(command, cwd=copy, capture_output=True, timeout=300).returncode == -signal.SIGKILL
+    assert len(list((copy / ".scratch/train").iterdir())) == 1
+    done = run("python", "-m", "stages", "train", cwd=copy)
+    assert "resuming after step 20" in done.stdout
+    assert digest(copy, "models/model.safetensors", "models/last.safetensors", "plots/learning_curve.csv") == before
+    assert list((copy / ".scratch/train").iterdir()) == []
+
+
+KILLED_AFTER_25_STEPS = """
+import os, signal
+from src import trainer
+from stages import train
+take = trainer.Trainer._take
+def killed(self, batch):
+    if self.step == 25:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return take(self, batch)
+trainer.Trainer._take = killed
+train.main()
+"""
+
+
+def test_experiments_are_run_shown_compared_and_applied(copy):
+    done = run("dvc", "exp", "run", "--name", "straight", "-S", "schedule=linear", cwd=copy)
+    assert ran(done) == ["train", "sample", "fid", "figures"]
+    assert "linear" in run("dvc", "params", "diff", cwd=copy).stdout
+    difference = json.loads(run("dvc", "metrics", "diff", "--json", cwd=copy).stdout)
+    assert "fd_digits" in difference["metrics/fid.json"] and "metrics/data.json" not in difference
+    table = run("dvc", "exp", "show", "--csv", cwd=copy).stdout
+    assert "straight" in table and "fd_digits" in table
+    report = run("dvc", "plots", "diff", "HEAD", "straight", "--out", "plots_html", cwd=copy).stdout
+    assert (copy / "plots_html" / "index.html").exists(), report
+
+
+def test_a_queue_of_experiments_runs_in_folders_of_their_own(copy):
+    run("dvc", "exp", "run", "--queue", "-S", "sample.steps=2,3", "-S", "sample.method=ddim", cwd=copy)
+    run("dvc", "exp", "run", "--run-all", cwd=copy)
+    table = run("dvc", "exp", "show", "--json", cwd=copy).stdout
+    steps = [e["revs"][0]["data"]["params"]["params.yaml"]["data"]["sample"]["steps"]
+             for e in json.loads(table)[1]["experiments"] if e["revs"][0]["data"]["metrics"]["metrics/fid.json"]["data"]]
+    assert sorted(steps) == [2, 3]
+
+
+def test_a_clone_samples_measures_and_draws_without_data_or_training(copy, tmp_path):
+    run("dvc", "push", cwd=copy)
+    commit(copy)
+    pushed = [path for path in (copy / "dvc-remote").rglob("*") if path.is_file()]
+    assert len(pushed) == 5  # model, classifier, reference/ (its list and two files): no data, no arrays, no samples
+    clone = tmp_path / "clone"
+    run("git", "clone", "--quiet", str(copy), str(clone), cwd=tmp_path)
+    run("dvc", "pull", "models/model.safetensors", "models/classifier.safetensors", "reference", cwd=clone)
+    assert not (clone / "data").exists() and not (clone / "arrays").exists()
+    done = run("dvc", "repro", "--single-item", "--force", "sample", "fid", "figures", cwd=clone)
+    assert ran(done) == ["sample", "fid", "figures"]
+    assert digest(clone, "metrics/fid.json", "generated_images/00150.png") == digest(
+        copy, "metrics/fid.json", "generated_images/00150.png"
+    )
+    set_params(clone, {"sample": {"steps": 3}})
+    assert ran(run("dvc", "repro", "--allow-missing", cwd=clone)) == ["sample", "fid", "figures"]
+
+
+@pytest.mark.parametrize("colour", [True, False])
+def test_an_archive_of_ones_own_needs_no_change_of_code(tmp_path, colour):
+    folder = clone_into(tmp_path / "clone")
+    x = pictures(60, size=12, colour=colour)
+    make_zip(folder / "data", {f"mnist/{i:02d}.png": png(pixels, "RGB") for i, pixels in enumerate(x)})
+    set_params(folder, SMALL | {"train": SMALL["train"] | {"steps": 6}})
+    run("dvc", "repro", cwd=folder)
+    assert metrics(folder, "data")["dataset"] == "own" and metrics(folder, "data")["channels"] == (3 if colour else 1)
+    assert metrics(folder, "fid")["accuracy"] is None and metrics(folder, "fid")["fd_digits"] > 0
+    assert metrics(folder, "classifier")["learns"] == "rotations"
+    assert images.read(folder / "generated_images", 150).shape == (150, 3, 12, 12)
+
+
+def test_the_users_mistakes_end_in_one_message_and_exit_code_1(copy):
+    (copy / "models/model.safetensors").write_bytes(b"no model, no model, no model")
+    done = run("python", "-m", "stages", "sample", cwd=copy, check=False)
+    assert done.returncode == 1 and "models/model.safetensors: damaged" in done.stderr and "Traceback" not in done.stderr
+    set_params(copy, {"sample": {"method": "plms"}})
+    done = run("dvc", "repro", cwd=copy, check=False)
+    assert done.returncode != 0 and "sample.method" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_samples_of_another_data_set_are_not_measured(copy):
+    manifest = json.loads((copy / "generated/manifest.json").read_text()) | {"dataset_fingerprint": "another"}
+    (copy / "generated/manifest.json").write_text(json.dumps(manifest))
+    done = run("python", "-m", "stages", "fid", cwd=copy, check=False)
+    assert done.returncode == 1 and "(another)" in done.stderr
+
+
+def test_ready_made_statistics_take_the_place_of_the_real_images(copy):
+    import numpy as np
+
+    np.savez(copy / "statistics/mnist.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    set_params(copy, {"fid": {"statistics": "mnist.npz", "inception": "never"}})
+    assert ran(run("dvc", "repro", cwd=copy))[:2] == ["reference", "fid"]
+    assert json.loads((copy / "reference/about.json").read_text())["inception"]["from"] == "statistics/mnist.npz"
+    np.savez(copy / "statistics/mnist.npz", mu=np.zeros(64), sigma=np.eye(64))
+    done = run("dvc", "repro", cwd=copy, check=False)
+    assert done.returncode != 0 and "statistics/mnist.npz: found mu (64,)" in done.stderr
+
+
+def test_the_summary_shows_metrics_stages_and_pictures(copy):
+    shown = run("python", "-m", "tools.summary", cwd=copy, COLUMNS="120").stdout
+    assert "fd_digits" in shown and "not measured" in shown and "train" in shown and "figures/" in shown
+
+
+def test_make_help_lists_every_target():
+    shown = run("make", "help", cwd=ROOT).stdout
+    for target in ("install", "run", "test", "lint", "clean", "samples", "help"):
+        assert f"make {target}" in shown

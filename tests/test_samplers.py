@@ -1,0 +1,156 @@
+import pytest
+import torch
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
+from diffusers.schedulers import scheduling_ddpm
+
+from src.dataset import to_pixels
+from src.errors import UserError
+from src.samplers import ImageNoise, draw_classes, sample
+from tests.conftest import denoiser
+from tests.test_schedule import oracle
+
+SHAPE = (1, 8, 8)
+
+
+class Draws:
+    """Noise from a list, so that both sides of a comparison use the same."""
+
+    def __init__(self, count: int, batch: int = 4):
+        random = torch.Generator().manual_seed(7)
+        self.values = [torch.randn(batch, *SHAPE, generator=random, dtype=torch.float64) for _ in range(count)]
+        self.used = 0
+
+    def __call__(self) -> torch.Tensor:
+        self.used += 1
+        return self.values[self.used - 1]
+
+
+class Wave(torch.nn.Module):
+    """In place of a network: some function of all its inputs, in float64, where rounding hides no mistake."""
+
+    def forward(self, x, t, label):
+        return torch.sin(2 * x.flip(-1) + t.view(-1, 1, 1, 1) / 200) + label.view(-1, 1, 1, 1) / 10
+
+
+def both(prediction: str, schedule: str, kind, **more):
+    """Our denoiser and their scheduler, on the same float64 noise levels (test_schedule.py compares those)."""
+    model = denoiser(prediction, schedule)
+    model.unet = Wave()
+    scheduler = oracle(kind, schedule, prediction_type=PREDICTION_NAMES[prediction], **more)
+    scheduler.alphas_cumprod = model.schedule.alpha_bar
+    scheduler.final_alpha_cumprod = scheduler.one = torch.tensor(1.0, dtype=torch.float64)
+    return model, scheduler
+
+
+def walk_diffusers(scheduler, model, x, label, step_arguments) -> torch.Tensor:
+    """The image that `scheduler` ends with, its every network output taken from `model`."""
+    for t in scheduler.timesteps:
+        output = model.unet(x, torch.full((len(x),), int(t)), label)
+        x = scheduler.step(output, t, x, **step_arguments()).prev_sample
+    return x
+
+
+@pytest.fixture(params=["epsilon", "v", "x0"])
+def prediction(request):
+    return request.param
+
+
+PREDICTION_NAMES = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}
+LABEL = torch.tensor([1, 2, 3, 4])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("steps", [1, 5, 10, 50])
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+def test_ddim_equals_diffusers(schedule, steps, eta, spacing, prediction):
+    ours, theirs = Draws(steps + 1), Draws(steps + 1)
+    model, scheduler = both(prediction, schedule, DDIMScheduler, timestep_spacing=spacing, clip_sample=True)
+    scheduler.set_timesteps(steps)
+    *_, last = sample(model, ours, model.schedule.sampling_timesteps(steps, spacing), "ddim", eta=eta, label=LABEL)
+    expected = walk_diffusers(
+        scheduler, model, theirs(), LABEL,
+        lambda: {"eta": eta, "use_clipped_model_output": True, **({"variance_noise": theirs()} if eta else {})},
+    )
+    torch.testing.assert_close(last.x0, expected, rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("steps", [10, 50, 250])
+def test_ddpm_equals_diffusers(schedule, steps, prediction, monkeypatch):
+    ours, theirs = Draws(steps + 1), Draws(steps + 1)
+    monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda *args, **kwargs: theirs())
+    model, scheduler = both(
+        prediction, schedule, DDPMScheduler, timestep_spacing="trailing", clip_sample=True, variance_type="fixed_small"
+    )
+    scheduler.set_timesteps(steps)
+    *_, last = sample(model, ours, model.schedule.sampling_timesteps(steps, "trailing"), "ddpm", label=LABEL)
+    expected = walk_diffusers(scheduler, model, theirs(), LABEL, dict)
+    assert ours.used == steps  # x_T and one draw for each step but the last
+    torch.testing.assert_close(last.x0, expected, rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("steps", [1, 2, 5, 9, 20, 50])
+@pytest.mark.parametrize("spacing", ["trailing", "logsnr"])
+def test_dpm_solver_equals_diffusers(schedule, steps, spacing, prediction):
+    ours, theirs = Draws(1), Draws(1)
+    model, scheduler = both(
+        prediction, schedule, DPMSolverMultistepScheduler, solver_order=2, algorithm_type="dpmsolver++",
+        solver_type="midpoint", final_sigmas_type="zero",
+    )
+    timesteps = model.schedule.sampling_timesteps(steps, spacing)
+    scheduler.set_timesteps(timesteps=timesteps)
+    *_, last = sample(model, ours, timesteps, "dpmsolver++", label=LABEL, clip=False)
+    expected = walk_diffusers(scheduler, model, theirs(), LABEL, dict)
+    torch.testing.assert_close(last.x0, expected, rtol=1e-3, atol=1e-3)  # its sigmas are float32
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("method, eta", [("ddim", 0.0), ("ddim", 0.7), ("ddpm", 0.0), ("dpmsolver++", 0.0)])
+def test_image_k_does_not_depend_on_the_rest_of_its_batch(method, eta):
+    model = denoiser()
+    timesteps = model.schedule.sampling_timesteps(6, "trailing")
+
+    def draw(numbers: range) -> torch.Tensor:
+        label = draw_classes([1] * 10, 3, numbers)
+        *_, last = sample(model, ImageNoise(3, numbers, SHAPE), timesteps, method, eta, label=label)
+        return last.x0
+
+    whole = draw(range(1, 9))
+    parts = torch.cat([draw(range(1, 2)), draw(range(2, 6)), draw(range(6, 9))])
+    torch.testing.assert_close(whole, parts, rtol=1e-5, atol=1e-5)
+    assert (to_pixels(whole).int() - to_pixels(parts).int()).abs().max() <= 1
+    assert not torch.allclose(whole[0], whole[1], atol=1e-2)
+
+
+def test_noise_and_classes_depend_on_seed_and_number_alone():
+    one, other = ImageNoise(5, range(1, 6), SHAPE), ImageNoise(5, range(3, 5), SHAPE)
+    for _ in range(3):
+        assert torch.equal(one()[2:4], other())
+    assert not torch.equal(ImageNoise(6, range(1, 6), SHAPE)(), ImageNoise(5, range(1, 6), SHAPE)())
+    assert torch.equal(draw_classes([3, 1, 2], 0, range(1, 50))[9:19], draw_classes([3, 1, 2], 0, range(10, 20)))
+
+
+def test_classes_are_drawn_as_often_as_in_the_training_data():
+    share = torch.bincount(draw_classes([600, 300, 0, 100], 1, range(1, 4001)), minlength=4) / 4000
+    torch.testing.assert_close(share, torch.tensor([0.6, 0.3, 0.0, 0.1]), atol=0.03, rtol=0)
+
+
+def test_each_step_shows_what_went_in_and_the_last_is_the_image():
+    model = denoiser()
+    timesteps = model.schedule.sampling_timesteps(4, "trailing")
+    noise = Draws(1)
+    noise.values = [value.float() for value in noise.values]
+    steps = list(sample(model, noise, timesteps, "ddim", label=LABEL))
+    assert [step.t for step in steps] == timesteps
+    assert torch.equal(steps[0].x_t, noise.values[0].float())
+    assert all(step.x0.abs().max() <= 1 for step in steps)
+
+
+def test_unknown_method_is_refused_by_name():
+    with pytest.raises(UserError, match="sample.method.*'plms'"):
+        next(sample(denoiser(), Draws(1), [5], "plms"))

@@ -1,0 +1,167 @@
+import math
+
+import pytest
+import torch
+
+from src.errors import UserError
+from src.params import Train
+from src.trainer import Batches, Trainer, augment, ema_decay, learning_rate, loss_by_noise_level
+from tests.conftest import denoiser
+
+
+@pytest.fixture
+def data():
+    labels = torch.arange(50) % 10
+    images = torch.randint(0, 30, (50, 1, 8, 8), generator=torch.Generator().manual_seed(0)) + 25 * labels.view(50, 1, 1, 1)
+    return images.to(torch.uint8), labels
+
+
+@pytest.fixture
+def settings(params) -> Train:
+    return params.train.model_copy(update={"steps": 8, "batch_size": 12, "warmup_steps": 2})
+
+
+def change(settings: Train, **values) -> Train:
+    return settings.model_copy(update=values)
+
+
+def trained(data, settings, seed=0, **model):
+    trainer = Trainer(denoiser(**model), *data, settings, seed, "cpu")
+    return trainer, [step.loss for step in trainer.run()]
+
+
+def weights(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([value.detach().flatten() for value in trainer.averaged.parameters()])
+
+
+def test_training_lowers_the_loss(data, settings):
+    _, losses = trained(data, change(settings, steps=120))
+    assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
+
+
+def test_resumed_training_takes_the_same_steps_to_the_last_bit(data, settings):
+    whole, losses = trained(data, settings, dropout=0.2)
+    first = Trainer(denoiser(dropout=0.2), *data, settings, 0, "cpu")
+    steps = first.run()
+    begun = [next(steps).loss for _ in range(3)]
+    second = Trainer(denoiser(dropout=0.2), *data, settings, 0, "cpu")
+    torch.rand(17)  # nothing may depend on the global generator
+    second.load_state_dict(first.state_dict())
+    assert begun + [step.loss for step in second.run()] == losses
+    assert torch.equal(weights(second), weights(whole))
+
+
+def test_accumulation_gives_the_same_training_to_rounding(data, settings):
+    one, one_losses = trained(data, settings)
+    three, three_losses = trained(data, change(settings, accumulation=3))
+    assert three_losses == pytest.approx(one_losses, rel=1e-4)
+    torch.testing.assert_close(weights(one), weights(three), rtol=1e-3, atol=1e-3)
+
+
+def test_worker_processes_change_nothing(data, settings):
+    few = change(settings, steps=3, augment_rotation=5.0, augment_shift=1.0)
+    assert trained(data, few)[1] == trained(data, change(few, workers=2))[1]
+
+
+def test_seeds_differ(data, settings):
+    assert trained(data, settings)[1] != trained(data, settings, seed=1)[1]
+
+
+def test_each_epoch_shows_each_image_once_in_another_order(data, settings):
+    batches = Batches(*data, change(settings, batch_size=15), 0.1, seed=0)
+    seen = torch.cat([batches.indices(step) for step in range(10)])  # 150 images: three epochs
+    for epoch in seen.split(50):
+        assert epoch.sort().values.tolist() == list(range(50))
+    assert seen[:50].tolist() != seen[50:100].tolist()
+
+
+def test_a_batch_may_be_larger_than_the_data_set(data, settings):
+    batches = Batches(*data, change(settings, batch_size=120), 0.1, seed=0)
+    assert torch.bincount(batches.indices(0), minlength=50).tolist().count(2) >= 30
+    assert torch.bincount(torch.cat([batches.indices(i) for i in range(5)])).tolist() == [12] * 50
+
+
+def test_labels_are_dropped_at_the_asked_rate(data, settings):
+    for rate in (0.0, 0.3):
+        batches = Batches(*data, change(settings, batch_size=100), rate, seed=0)
+        dropped = torch.cat([batches[step]["label"] for step in range(20)]) == 10
+        assert dropped.float().mean().item() == pytest.approx(rate, abs=0.04)
+
+
+def test_noise_and_times_have_the_right_distribution(data, settings):
+    batches = Batches(*data, change(settings, batch_size=100), 0.1, seed=0)
+    eps, t = (torch.cat([batches[step][key] for step in range(20)]) for key in ("eps", "t"))
+    assert abs(eps.mean()) < 0.01 and eps.std().item() == pytest.approx(1, abs=0.01)
+    assert 0 <= t.min() < 0.01 and 0.99 < t.max() < 1 and t.mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_the_average_is_the_weighted_mean_of_all_weights_so_far(data, settings):
+    trainer = Trainer(denoiser(), *data, change(settings, ema_length=0.3), 0, "cpu")
+    expected = weights(trainer).double()
+    for step in trainer.run():
+        current = torch.cat([value.detach().flatten() for value in trainer.denoiser.parameters()]).double()
+        decay = ema_decay(step.step, 0.3)
+        expected = decay * expected + (1 - decay) * current
+    torch.testing.assert_close(weights(trainer).double(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_without_averaging_the_trained_weights_are_kept(data, settings):
+    trainer, _ = trained(data, change(settings, ema=False))
+    assert trainer.averaged is trainer.denoiser
+
+
+def test_learning_rate_warms_up_to_its_peak_and_anneals_to_zero(settings):
+    long = change(settings, steps=1000, warmup_steps=100, lr=2e-3)
+    rates = [learning_rate(step, long) for step in range(1001)]
+    assert rates[0] == pytest.approx(2e-5) and max(rates) == rates[100] == pytest.approx(2e-3)
+    assert rates[550] == pytest.approx(1e-3) and rates[1000] == pytest.approx(0, abs=1e-12)
+    assert rates[100:] == sorted(rates[100:], reverse=True)
+
+
+def test_gradients_are_clipped_but_reported_as_they_were(data, settings):
+    tight = change(settings, grad_clip=1e-3)
+    step = next(Trainer(denoiser(), *data, tight, 0, "cpu").run())
+    assert step.grad_norm > 1e-3
+
+
+def test_mixed_precision_trains(data, settings):
+    full, mixed = trained(data, settings)[1], trained(data, change(settings, precision="bfloat16"))[1]
+    assert mixed != full and mixed == pytest.approx(full, rel=0.1)
+
+
+def test_divergence_stops_with_the_step_and_what_to_try(data, settings):
+    trainer = Trainer(denoiser(), *data, settings, 0, "cpu")
+    steps = trainer.run()
+    next(steps)
+    with torch.no_grad():
+        next(trainer.denoiser.parameters()).fill_(math.nan)
+    with pytest.raises(UserError, match=r"diverged at step 2.*train\.lr"):
+        next(steps)
+
+
+def test_augmentation_off_changes_nothing():
+    images = torch.rand(4, 1, 8, 8)
+    assert augment(images, 0, 0, torch.Generator()) is images
+
+
+def test_augmentation_moves_by_at_most_the_asked_pixels_and_never_flips():
+    image = torch.full((200, 1, 16, 16), -1.0)
+    image[:, 0, 6:10, 6] = 1.0  # an L: its foot points right
+    image[:, 0, 9, 6:9] = 1.0
+    moved = augment(image, 10.0, 2.0, torch.Generator().manual_seed(0)) + 1
+    total = moved.sum(dim=(1, 2, 3))
+    x, y = torch.arange(16.0), torch.arange(16.0)[:, None]
+    centre_x, centre_y = (moved[:, 0] * x).sum((1, 2)) / total, (moved[:, 0] * y).sum((1, 2)) / total
+    before = image[0, 0] + 1
+    start_x, start_y = (before * x).sum() / before.sum(), (before * y).sum() / before.sum()
+    assert 1.0 < (centre_x - start_x).abs().max() < 2.6 and 1.0 < (centre_y - start_y).abs().max() < 2.6
+    skew = (moved[:, 0] * (x - centre_x[:, None, None]) ** 3).sum((1, 2))
+    assert (skew > 0).all()  # flipped left to right it would be negative
+
+
+def test_heldout_loss_is_the_same_whatever_the_batch_size(data):
+    model = denoiser()
+    whole = loss_by_noise_level(model, *data, seed=0, levels=5, batch_size=50)
+    torch.testing.assert_close(whole, loss_by_noise_level(model, *data, seed=0, levels=5, batch_size=7))
+    limited = loss_by_noise_level(model, *data, seed=0, levels=5, limit=20)
+    assert whole.shape == limited.shape == (5,) and whole.isfinite().all() and not torch.equal(whole, limited)
