@@ -27,13 +27,14 @@ def load(path: str | Path, kind: str, remedy: str) -> tuple[dict, dict[str, Tens
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("header", "{}"))
-            if header.get("kind") != kind:
-                raise UserError(f"{path}: expected a {kind}, found {header.get('kind', 'no header of ours')!r}; {remedy}")
-            return header, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; {remedy}") from None
     except (SafetensorError, AttributeError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); {remedy}") from None
+    if header.get("kind") != kind:
+        raise UserError(f"{path}: expected a {kind}, found {header.get('kind', 'no header of ours')!r}; {remedy}")
+    return header, weights
 
 
 def digest(path: str | Path) -> str:

@@ -25,7 +25,7 @@ def tile(images: Tensor, columns: int, scale: int = 1) -> Image.Image:
 
 def preview(denoiser: Denoiser, seed: int, rows: int = 8, steps: int = 10) -> Image.Image:
     """A row per draw, a column per class (or ten columns where there are no classes), by DPM-Solver++(2M)."""
-    unet = denoiser.config.unet
+    unet = denoiser.eval().config.unet
     columns = unet.classes or 10
     device = next(denoiser.parameters()).device
     label = torch.arange(columns, device=device).repeat(rows) if unet.classes else None

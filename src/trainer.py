@@ -109,7 +109,7 @@ class Trainer:
         self, denoiser: Denoiser, images: Tensor, labels: Tensor | None, settings: Train, seed: int,
         device: torch.device | str,
     ):
-        self.denoiser = denoiser.to(device).train()
+        self.denoiser = denoiser.to(device)
         self.averaged = copy.deepcopy(denoiser).eval().requires_grad_(False) if settings.ema else denoiser
         self.settings, self.seed, self.device = settings, seed, torch.device(device)
         self.batches = Batches(images, labels if denoiser.conditional else None, settings, denoiser.config.label_dropout, seed)
@@ -128,6 +128,7 @@ class Trainer:
             yield self._take(batch)
 
     def _take(self, batch: dict[str, Tensor]) -> Step:
+        self.denoiser.train()  # a caller may have evaluated it
         lr = learning_rate(self.step, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -183,8 +184,9 @@ def loss_by_noise_level(
     """Held-out loss in `levels` equal ranges of t, least noise first: (levels,) float64; its mean is the held-out loss.
 
     The first `limit` images (uint8) are each seen once, at timesteps spread evenly and in a fixed order, with noise that
-    follows from `seed`: any two models are compared on the same inputs.
+    follows from `seed`: any two models are compared on the same inputs. Leaves the denoiser in evaluation mode.
     """
+    denoiser.eval()
     device = next(denoiser.parameters()).device
     n = min(len(images), limit)
     random = generator(seed, "heldout")

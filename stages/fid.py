@@ -55,7 +55,7 @@ def inception_metrics(mode: str, generated: torch.Tensor, reference: dict, batch
         decision = inception.decide(mode, ready_made=False, images=reference["images"] + len(generated))
         why = f"reference/ holds no Inception moments; {decision.why}"
     else:
-        decision = inception.decide(mode, ready_made=reference["inception"]["images"] is None, images=len(generated))
+        decision = inception.decide(mode, ready_made=True, images=len(generated))
         why = decision.why
     if "inception" not in reference or not decision.compute:
         print(f"fid: left null: {why}", file=sys.stderr)

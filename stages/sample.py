@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from src.errors import UserError
 from src.samplers import ImageNoise, draw_classes, sample
 
 FOLDER = Path("generated_images")
+UNFINISHED = Path(".scratch/generated_images")
 KEPT_TRAJECTORIES = 16
 
 
@@ -25,7 +27,8 @@ def main() -> None:
     timesteps = model.schedule.sampling_timesteps(p.sample.steps, p.sample.spacing)
     labels = choose_labels(p.sample.classes, about["class_counts"] if unet.classes else [], p.sample.seed, p.sample.count)
 
-    FOLDER.mkdir()
+    shutil.rmtree(UNFINISHED, ignore_errors=True)
+    UNFINISHED.mkdir(parents=True)
     for chosen in tqdm(torch.arange(p.sample.count).split(p.sample.batch_size), desc="sample", unit="batch"):
         numbers = range(int(chosen[0]) + 1, int(chosen[-1]) + 2)
         noise = ImageNoise(p.sample.seed, numbers, (unet.image_channels, unet.image_size, unet.image_size), device.best())
@@ -35,12 +38,14 @@ def main() -> None:
             if numbers[0] == 1:
                 states.append(to_pixels(step.x_t[:KEPT_TRAJECTORIES]))
         finished = to_pixels(step.x0).cpu()
-        images.write(FOLDER, numbers[0], finished)
+        images.write(UNFINISHED, numbers[0], finished)
         if numbers[0] == 1:
             trajectory = torch.stack([*(state.cpu() for state in states), finished[:KEPT_TRAJECTORIES]])
             Path("generated").mkdir(exist_ok=True)
             save_file({"states": trajectory.contiguous()}, "generated/trajectory.safetensors")
 
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    UNFINISHED.rename(FOLDER)
     reports.write_json(
         "generated/manifest.json",
         {key: about[key] for key in ("dataset", "dataset_fingerprint")} | {

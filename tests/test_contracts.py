@@ -154,12 +154,12 @@ def would_rerun(folder: Path, cause: str) -> set[str]:
         for stage, changes in repo.status().items():
             for change in changes:
                 if isinstance(change, dict) and change.get("changed deps", {}).get(cause, "deleted") != "deleted":
-                    directly.add(stage)
-        graph = networkx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing)
+                    directly.add(stage.split(":")[-1])  # DVC names them by their path from here
+        graph = networkx.relabel_nodes(repo.index.graph, lambda stage: stage.addressing.split(":")[-1])
         found = set(directly)
         for stage in directly:
             found |= networkx.ancestors(graph, stage)
-        return found - {"data.dvc"}
+        return found
 
 
 def changed(value):

@@ -159,6 +159,12 @@ def test_augmentation_moves_by_at_most_the_asked_pixels_and_never_flips():
     assert (skew > 0).all()  # flipped left to right it would be negative
 
 
+def test_heldout_loss_is_measured_without_dropout(data, settings):
+    trainer, _ = trained(data, change(settings, ema=False, steps=2), dropout=0.5)
+    one, same = (loss_by_noise_level(trainer.averaged, *data, seed=0, levels=5) for _ in range(2))
+    assert torch.equal(one, same)
+
+
 def test_heldout_loss_is_the_same_whatever_the_batch_size(data):
     model = denoiser()
     whole = loss_by_noise_level(model, *data, seed=0, levels=5, batch_size=50)
