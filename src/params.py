@@ -107,7 +107,7 @@ class Fid(Section):
 
 
 class Figures(Section):
-    process_images: Count
+    process_images: Annotated[int, Field(ge=1, le=16)]  # the sample stage keeps the way of so many
     process_steps: Annotated[int, Field(ge=2)]
     grid_per_class: Count
     dpi: Annotated[int, Field(ge=30, le=1200)]

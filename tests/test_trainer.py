@@ -92,6 +92,8 @@ def test_noise_and_times_have_the_right_distribution(data, settings):
     batches = Batches(*data, change(settings, batch_size=100), 0.1, seed=0)
     eps, t = (torch.cat([batches[step][key] for step in range(20)]) for key in ("eps", "t"))
     assert abs(eps.mean()) < 0.01 and eps.std().item() == pytest.approx(1, abs=0.01)
+    for step in range(20):  # one time from each hundredth
+        assert (batches[step]["t"] * 100).long().tolist() == list(range(100))
     assert 0 <= t.min() < 0.01 and 0.99 < t.max() < 1 and t.mean().item() == pytest.approx(0.5, abs=0.02)
 
 
