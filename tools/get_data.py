@@ -103,22 +103,18 @@ def from_dvc() -> str:
 
 def mnist_files() -> list[tuple[str, str]]:
     """(file name, md5) of the four files, as torchvision pins them."""
-    from torchvision.datasets import MNIST
+    from src.torchvision_remedy import torchvision
 
-    from src import torchvision_remedy  # noqa: F401 (before torchvision)
-
-    return MNIST.resources
+    return torchvision.datasets.MNIST.resources
 
 
 def from_mirrors() -> str:
     """The four files from MNIST_MIRROR, else from torchvision's mirrors, each checked against its md5."""
-    from torchvision.datasets import MNIST
-
-    from src import torchvision_remedy  # noqa: F401 (before torchvision)
+    from src.torchvision_remedy import torchvision
 
     mirror = os.environ.get("MNIST_MIRROR")
     failures = []
-    for base in [mirror] if mirror else MNIST.mirrors:
+    for base in [mirror] if mirror else torchvision.datasets.MNIST.mirrors:
         try:
             files = {name: fetch(base, name, md5) for name, md5 in mnist_files()}
         except (OSError, ValueError, UserError) as error:
