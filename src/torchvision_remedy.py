@@ -1,4 +1,4 @@
-"""Lets torchvision's CUDA wheel be imported beside a CPU build of torch. Elsewhere: `from src.torchvision_remedy import torchvision`.
+"""Lets torchvision's CUDA wheel be imported beside a CPU build of torch: `from src.torchvision_remedy import torchvision`.
 
 The wheel's compiled part then cannot be loaded, and torchvision stops at the first operator it expects from there.
 Declaring the two operators that its import needs lets all that is pure Python work; where torchvision is whole, its own
