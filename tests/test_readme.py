@@ -1,0 +1,57 @@
+"""The README says what is: its numbers are those of the committed metrics, its commands and files exist."""
+
+import json
+import re
+
+import pytest
+
+from tests.conftest import ROOT, run
+
+README = (ROOT / "README.md").read_text()
+METRICS = {
+    f"{path.stem}.{key}": value
+    for path in (ROOT / "metrics").glob("*.json") for key, value in json.loads(path.read_text()).items()
+}
+ROWS = re.findall(r"^\| .*\| `(\w+\.\w+)` \| ([\d.,]+)( %)? \|$", README, re.MULTILINE)
+
+
+def test_there_is_a_table_of_results():
+    assert {name for name, _, _ in ROWS} >= {
+        "fid.fd_digits", "fid.fd_digits_floor_heldout", "fid.fd_digits_floor_train", "fid.accuracy", "train.heldout_loss"
+    }
+
+
+@pytest.mark.parametrize("name, shown, percent", ROWS)
+def test_a_number_in_the_readme_is_the_one_in_the_metrics(name, shown, percent):
+    plain = shown.replace(",", "")
+    decimals = len(plain.partition(".")[2])
+    assert float(plain) == round(METRICS[name] * (100 if percent else 1), decimals)
+
+
+def test_the_readme_says_that_fid_was_not_measured_as_long_as_it_was_not():
+    assert METRICS["fid.fid"] is None and "`fid.fid` | not measured" in README
+
+
+def test_make_targets_in_the_readme_exist():
+    known = run("make", "help", cwd=ROOT).stdout
+    for target in set(re.findall(r"\bmake ([a-z]+)", README)):
+        assert f"make {target} " in known, target
+
+
+def test_files_in_the_readme_exist():
+    tracked = set(run("git", "ls-files", cwd=ROOT).stdout.splitlines())
+    for link in re.findall(r"\]\(([^)#:]+)[)#]", README):
+        assert link in tracked, link
+    for block in re.findall(r"^    (\S+)(?: (\S+/))* {2,}", README, re.MULTILINE):
+        for name in filter(None, block):
+            assert any(path == name or path.startswith(name) for path in tracked), name
+
+
+def test_pictures_in_git_are_the_figures_of_generated_images_alone():
+    tracked = run("git", "ls-files", cwd=ROOT).stdout.splitlines()
+    suffixes = (".png", ".gz", ".zip", ".npy", ".jpg", ".gif")
+    assert sorted(path for path in tracked if path.endswith(suffixes)) == [
+        f"figures/{name}.png" for name in (
+            "learning_curve", "loss_by_noise_level", "reverse_process", "samples_by_class", "schedules"
+        )
+    ]
