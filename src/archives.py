@@ -34,7 +34,7 @@ IDX_FILES = {
 
 MAX_MEMBERS = 2_000_000
 MAX_MEMBER_BYTES = 16 * 2**20
-MAX_TOTAL_BYTES = 32 * 2**30
+MAX_TOTAL_BYTES = 8 * 2**30
 MAX_SIDE = 1024
 MAX_IDX_BYTES = 4 * 2**30
 
@@ -74,6 +74,8 @@ def _read_idx_files(folder: Path) -> Dataset:
             raise UserError(f"{folder}/: labels must be 0 to 9, found {int(part_labels.max())}; fetch the files again")
     if images.shape[1:] != heldout_images.shape[1:]:
         raise UserError(f"{folder}/: training images are {images.shape[2:]}, test images {heldout_images.shape[2:]}")
+    if not set(heldout_labels.tolist()) <= set(labels.tolist()):
+        raise UserError(f"{folder}/: the test images have classes that the training images lack; fetch the files again")
     mark = fingerprint(torch.cat([images, heldout_images]), torch.cat([labels, heldout_labels]))
     return Dataset(KNOWN.get(mark, "unknown IDX files"), mark, images, labels, heldout_images, heldout_labels)
 
@@ -99,13 +101,28 @@ def read_idx(path: str | Path, dims: int) -> np.ndarray:
 def _read_zip(path: Path, heldout: float, seed: int) -> Dataset:
     images, labels = read_png_zip(path)
     mark = fingerprint(images, labels)
-    chosen = torch.randperm(len(images), generator=generator(seed, "heldout split"))
-    cut = min(max(round(len(images) * heldout), 2), len(images) - 2)
-    held, kept = chosen[:cut].sort().values, chosen[cut:].sort().values
+    held, kept = split(len(images), labels, heldout, seed)
     return Dataset(
         KNOWN.get(mark, path.stem), mark, images[kept], None if labels is None else labels[kept],
         images[held], None if labels is None else labels[held],
     )
+
+
+def split(count: int, labels: Tensor | None, heldout: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Positions held out and kept, each in order: the share `heldout` of each class, never all of one, at least 2 in all."""
+    random = generator(seed, "heldout split")
+    groups = [torch.arange(count)] if labels is None else [(labels == c).nonzero()[:, 0] for c in labels.unique()]
+    is_held = torch.zeros(count, dtype=torch.bool)
+    for group in groups:
+        shuffled = group[torch.randperm(len(group), generator=random)]
+        is_held[shuffled[: min(round(len(group) * heldout), len(group) - 1)]] = True
+    for position in torch.randperm(count, generator=random):
+        if is_held.sum() >= 2:
+            break
+        is_held[position] = labels is None or (labels[~is_held] == labels[position]).sum() > 1
+    if is_held.sum() < 2 or (~is_held).sum() < 2:
+        raise UserError(f"{count} images are too few to hold some out; at least two classes or folders need more than one image")
+    return is_held.nonzero()[:, 0], (~is_held).nonzero()[:, 0]
 
 
 def read_png_zip(path: str | Path) -> tuple[Tensor, Tensor | None]:
@@ -118,7 +135,9 @@ def read_png_zip(path: str | Path) -> tuple[Tensor, Tensor | None]:
             members = _png_members(path, archive)
             labels = _labels(path, [member.filename for member in members])
             images = _decode(path, archive, members)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # zipfile and the decompressors raise many kinds on damaged archives
         raise UserError(f"{path}: cannot be read as a zip ({error}); make or fetch the archive again") from None
     return images, labels
 
@@ -133,7 +152,7 @@ def _png_members(path: str | Path, archive: zipfile.ZipFile) -> list[zipfile.Zip
             raise UserError(f"{path}: member {name!r} points outside the archive; make the archive again with plain names")
         if stat.S_ISLNK(member.external_attr >> 16):
             raise UserError(f"{path}: member {name!r} is a link; make the archive again with the files themselves")
-        if member.is_dir() or "__MACOSX" in parts or parts[-1].startswith("."):
+        if member.is_dir() or not parts or "__MACOSX" in parts or parts[-1].startswith("."):
             continue
         if not name.lower().endswith(".png"):
             raise UserError(f"{path}: member {name!r} is not a .png; the archive may hold PNG images only")
@@ -161,7 +180,7 @@ def _labels(path: str | Path, names: list[str]) -> Tensor | None:
     if not all(numbered):
         stray = names[numbered.index(False)]
         raise UserError(f"{path}: {stray!r} lies outside the class folders that other images are in; use 0/ ... 9/ for all")
-    labels = [int(folder) for folder in folders]
+    labels = [int(folder[:9]) for folder in folders]  # longer numbers are refused below, as gaps
     missing = set(range(min(max(labels) + 1, len(labels) + 1))) - set(labels)
     if missing or max(labels) >= len(labels):
         raise UserError(
@@ -178,6 +197,11 @@ def _decode(path: str | Path, archive: zipfile.ZipFile, members: list[zipfile.Zi
         image = decode_png(raw, f"{path}: member {member.filename!r}")
         if pixels is None:
             _check_size(path, *image.shape[:2])
+            if len(members) * image.shape[0] * image.shape[1] * 3 > MAX_TOTAL_BYTES:
+                raise UserError(
+                    f"{path}: {len(members)} images of {image.shape[1]}x{image.shape[0]} are more than {MAX_TOTAL_BYTES} bytes "
+                    f"of pixels; make a smaller archive"
+                )
             pixels = np.zeros((len(members), *image.shape[:2], 3), np.uint8)
         if image.shape[:2] != pixels.shape[1:3]:
             raise UserError(

@@ -45,9 +45,9 @@ class MomentSums:
         self.products += centred.T @ centred
 
     def moments(self) -> Moments:
-        """Raises ValueError for fewer than two images, which have no covariance."""
+        """Raises UserError for fewer than two images, which have no covariance."""
         if self.count < 2:
-            raise ValueError(f"moments need at least 2 images, found {self.count}")
+            raise UserError(f"moments of features need at least 2 images, found {self.count}")
         mean = self.sum / self.count
         return Moments(self.shift + mean, (self.products - self.count * np.outer(mean, mean)) / (self.count - 1))
 

@@ -60,7 +60,7 @@ def decide(mode: str, ready_made: bool, images: int) -> Decision:
     except UserError as error:
         if mode == "always":
             raise
-        return Decision(False, str(error))
+        return Decision(False, f"{error}; then `dvc repro --force reference fid`, since DVC does not track those weights")
     return Decision(True, f"Inception weights at {weights_path()}")
 
 

@@ -86,7 +86,7 @@ class Sample(Section):
     eta: Annotated[Float, Field(ge=0, le=1)]
     guidance: NotNegative
     classes: Annotated[list[Index], Field(min_length=1)] | None
-    count: Annotated[int, Field(ge=1, le=99_999)]
+    count: Annotated[int, Field(ge=2, le=99_999)]
     batch_size: Count
     seed: Index
 

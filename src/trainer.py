@@ -34,6 +34,12 @@ class Step:
     grad_norm: float
 
 
+@lru_cache(maxsize=2)
+def permutation(seed: int, epoch: int, count: int) -> Tensor:
+    """The order in which an epoch shows `count` images: (count,) int64."""
+    return torch.randperm(count, generator=generator(seed, "epoch", epoch))
+
+
 class Batches(TorchDataset):
     """Item k is the whole batch of optimiser step k: a pure function of (seed, k), whichever process computes it.
 
@@ -41,21 +47,18 @@ class Batches(TorchDataset):
     epochs, so that every image is seen equally often whatever the batch size.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor | None, settings: Train, label_dropout: float, seed: int):
-        self.images, self.labels = images, labels
+    def __init__(
+        self, images: Tensor, labels: Tensor | None, classes: int, settings: Train, label_dropout: float, seed: int
+    ):
+        self.images, self.labels, self.no_class = images, labels, classes
         self.settings, self.label_dropout, self.seed = settings, label_dropout, seed
-        self.no_class = 0 if labels is None else int(labels.max()) + 1
-        self._permutation = lru_cache(maxsize=2)(self._permute)
-
-    def _permute(self, epoch: int) -> Tensor:
-        return torch.randperm(len(self.images), generator=generator(self.seed, "epoch", epoch))
 
     def indices(self, step: int) -> Tensor:
         """Positions (B,) int64 of the images of this step."""
         first, size = step * self.settings.batch_size, self.settings.batch_size
         epochs = range(first // len(self.images), (first + size - 1) // len(self.images) + 1)
         start = first - epochs[0] * len(self.images)
-        return torch.cat([self._permutation(epoch) for epoch in epochs])[start : start + size]
+        return torch.cat([permutation(self.seed, epoch, len(self.images)) for epoch in epochs])[start : start + size]
 
     def __len__(self) -> int:
         return self.settings.steps
@@ -114,7 +117,10 @@ class Trainer:
         self.denoiser = denoiser.to(device)
         self.averaged = copy.deepcopy(denoiser).eval().requires_grad_(False) if settings.ema else denoiser
         self.settings, self.seed, self.device = settings, seed, torch.device(device)
-        self.batches = Batches(images, labels if denoiser.conditional else None, settings, denoiser.config.label_dropout, seed)
+        self.batches = Batches(
+            images, labels if denoiser.conditional else None, denoiser.config.unet.classes, settings,
+            denoiser.config.label_dropout, seed,
+        )
         self.optimizer = torch.optim.AdamW(
             denoiser.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
         )
@@ -134,7 +140,8 @@ class Trainer:
         lr = learning_rate(self.step, self.settings)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        batch["t"] = (batch["t"] * len(self.denoiser.schedule)).long()
+        steps = len(self.denoiser.schedule)
+        batch["t"] = (batch["t"] * steps).long().clamp(max=steps - 1)  # float32 rounds the last of [0, 1) up to 1
         total = 0.0
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive(self.seed, "dropout", self.step))  # dropout layers take no generator
@@ -185,19 +192,22 @@ def loss_by_noise_level(
 ) -> Tensor:
     """Held-out loss in `levels` equal ranges of t, least noise first: (levels,) float64; its mean is the held-out loss.
 
-    The first `limit` images (uint8) are each seen once, at timesteps spread evenly and in a fixed order, with noise that
-    follows from `seed`: any two models are compared on the same inputs. Leaves the denoiser in evaluation mode.
+    The first `limit` images (uint8) are each seen once (of few images, repeatedly), at timesteps spread evenly and in a
+    fixed order, with noise that follows from `seed`: any two models are compared on the same inputs. There are no more
+    levels than timesteps. Leaves the denoiser in evaluation mode.
     """
     denoiser.eval()
     device = next(denoiser.parameters()).device
-    n = min(len(images), limit)
+    levels = min(levels, len(denoiser.schedule))
+    n = max(min(len(images), limit), 10 * levels)
+    chosen = torch.arange(n) % len(images)
     random = generator(seed, "heldout")
     t = ((torch.arange(n) + 0.5) / n * len(denoiser.schedule)).long()[torch.randperm(n, generator=random)]
     noise = torch.randn(n, *images.shape[1:], generator=random)
     losses = torch.empty(n, dtype=torch.float64)
     for part in torch.arange(n).split(batch_size):
-        x0 = to_float(images[part]).to(device, memory_format=torch.channels_last)
-        label = labels[part].to(device) if denoiser.conditional else None
+        x0 = to_float(images[chosen[part]]).to(device, memory_format=torch.channels_last)
+        label = labels[chosen[part]].to(device) if denoiser.conditional else None
         losses[part] = denoiser.loss(x0, noise[part].to(device), t[part].to(device), label).double().cpu()
     level = t * levels // len(denoiser.schedule)
     return torch.stack([losses[level == i].mean() for i in range(levels)])

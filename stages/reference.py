@@ -20,7 +20,7 @@ def main() -> None:
     digits = classifier.moments(model, data.images)
     frechet.save(digits, "reference/digits.npz")
     drawn = torch.randperm(len(data.images), generator=generator(p.fid.floor_seed, "floor"))
-    drawn = drawn[: min(10_000, len(drawn) // 2)]  # of few images half: all of them would be at distance zero
+    drawn = drawn[: max(2, min(10_000, len(drawn) // 2))]  # of few images half: all of them would be at distance zero
     about = data.describe() | {
         "images": len(data.images),
         "classifier": artifact.digest("models/classifier.safetensors"),

@@ -24,9 +24,12 @@ def main() -> None:
     model, about = denoiser.load("models/model.safetensors")
     model = model.to(device.best())
     unet = model.config.unet
+    if p.sample.guidance != 1 and not unet.classes:
+        raise UserError(f"sample.guidance: expected 1.0 for a model without classes, found {p.sample.guidance}")
     timesteps = model.schedule.sampling_timesteps(p.sample.steps, p.sample.spacing)
     labels = choose_labels(p.sample.classes, about["class_counts"] if unet.classes else [], p.sample.seed, p.sample.count)
 
+    kept = []  # each (steps + 1, B, C, H, W)
     shutil.rmtree(UNFINISHED, ignore_errors=True)
     UNFINISHED.mkdir(parents=True)
     for chosen in tqdm(torch.arange(p.sample.count).split(p.sample.batch_size), desc="sample", unit="batch"):
@@ -35,17 +38,18 @@ def main() -> None:
         label = None if labels is None else labels[chosen].to(device.best())
         states = []
         for step in sample(model, noise, timesteps, p.sample.method, p.sample.eta, p.sample.guidance, label):
-            if numbers[0] == 1:
-                states.append(to_pixels(step.x_t[:KEPT_TRAJECTORIES]))
+            if numbers[0] <= KEPT_TRAJECTORIES:
+                states.append(to_pixels(step.x_t).cpu())
         finished = to_pixels(step.x0).cpu()
         images.write(UNFINISHED, numbers[0], finished)
-        if numbers[0] == 1:
-            trajectory = torch.stack([*(state.cpu() for state in states), finished[:KEPT_TRAJECTORIES]])
-            Path("generated").mkdir(exist_ok=True)
-            save_file({"states": trajectory.contiguous()}, "generated/trajectory.safetensors")
+        if numbers[0] <= KEPT_TRAJECTORIES:
+            kept.append(torch.stack([*states, finished]))
 
     shutil.rmtree(FOLDER, ignore_errors=True)
     UNFINISHED.rename(FOLDER)
+    Path("generated").mkdir(exist_ok=True)
+    trajectory = torch.cat(kept, dim=1)[:, :KEPT_TRAJECTORIES].contiguous()
+    save_file({"states": trajectory}, "generated/trajectory.safetensors")
     reports.write_json(
         "generated/manifest.json",
         {key: about[key] for key in ("dataset", "dataset_fingerprint")} | {

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from src import dataset, denoiser, device, params, reports
+from src import artifact, dataset, denoiser, device, params, reports
 from src.checkpoint import Checkpoint
 from src.preview import preview
 from src.randomness import derive
@@ -41,12 +41,17 @@ def main() -> None:
 
     previews = Path("training_samples")
     previews.mkdir(exist_ok=True)
-    checkpoint = Checkpoint("train", [p.seed, p.train.model_dump(), repr(config), data.fingerprint, str(trainer.device)])
-    progress = {"curve": [], "losses": [], "best": None}
+    key = [
+        p.seed, p.train.model_dump(), repr(config), artifact.digest("arrays/dataset.safetensors"), str(trainer.device)
+    ]
+    checkpoint = Checkpoint("train", key)
+    progress = {"curve": [], "losses": [], "levels": None, "best": None, "previews": {}}
     if saved := checkpoint.load():
         trainer.load_state_dict(saved.pop("trainer"))
         progress = saved
         print(f"train: resuming after step {trainer.step}")
+        for name, content in progress["previews"].items():  # DVC has cleared the folder
+            (previews / name).write_bytes(bytes(content.tolist()))
 
     bar = tqdm(trainer.run(), desc="train", unit="step", initial=trainer.step, total=p.train.steps)
     for step in bar:
@@ -54,7 +59,8 @@ def main() -> None:
         bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
         last = step.step == p.train.steps
         if step.step % p.train.evaluate_interval == 0 or last:
-            levels, losses = evaluate(), progress["losses"]
+            levels = progress["levels"] = evaluate()
+            losses = progress["losses"]
             progress["curve"].append(
                 {"step": step.step, "train_loss": sum(losses) / len(losses), "heldout_loss": float(levels.mean()), "lr": step.lr}
             )
@@ -64,11 +70,14 @@ def main() -> None:
                 weights = copy.deepcopy(trainer.averaged.state_dict())
                 progress["best"] = {"step": step.step, "levels": levels, "weights": weights}
         if step.step % p.train.sample_interval == 0 or last:
-            preview(trainer.averaged, p.seed).save(previews / f"step_{step.step:06d}.png")
+            name = f"step_{step.step:06d}.png"
+            preview(trainer.averaged, p.seed).save(previews / name)
+            progress["previews"][name] = torch.frombuffer(bytearray((previews / name).read_bytes()), dtype=torch.uint8)
         if step.step % p.train.checkpoint_interval == 0 or last:
             checkpoint.save(progress | {"trainer": trainer.state_dict()})
 
-    denoiser.save(trainer.averaged, "models/last.safetensors", about(trainer.step, levels))
+    reports.write_csv("plots/learning_curve.csv", progress["curve"])
+    denoiser.save(trainer.averaged, "models/last.safetensors", about(trainer.step, progress["levels"]))
     best = progress["best"]
     trainer.averaged.load_state_dict(best["weights"])
     denoiser.save(trainer.averaged, "models/model.safetensors", about(best["step"], best["levels"]))

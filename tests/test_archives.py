@@ -94,7 +94,7 @@ def test_embedded_digits_are_known_by_their_pixels(tmp_path):
     write_digits(tmp_path / "data" / "renamed.zip")
     data = archives.read(tmp_path / "data", heldout=0.1, seed=0)
     assert data.name == "scikit-learn digits (8x8, not MNIST)"
-    assert data.classes == 10 and len(data.images) == 1617 and len(data.heldout_images) == 180
+    assert data.classes == 10 and len(data.images) == 1618 and len(data.heldout_images) == 179
 
 
 @pytest.mark.parametrize("prefix", ["", "mnist/"])
@@ -135,6 +135,20 @@ def test_the_split_follows_from_its_seed_and_loses_no_image(tmp_path):
     assert torch.equal(one.heldout_images, same.heldout_images) and not torch.equal(one.heldout_images, other.heldout_images)
     assert one.fingerprint == other.fingerprint
     assert len({x.numpy().tobytes() for x in torch.cat([one.images, one.heldout_images])}) == 50
+
+
+def test_the_split_takes_its_share_of_each_class_and_leaves_some_of_each():
+    labels = torch.tensor([0] * 100 + [1] * 50 + [2])
+    held, kept = archives.split(151, labels, 0.1, seed=0)
+    assert torch.bincount(labels[held], minlength=3).tolist() == [10, 5, 0]
+    assert sorted(held.tolist() + kept.tolist()) == list(range(151))
+
+
+def test_too_few_images_to_hold_some_out_are_refused():
+    with pytest.raises(UserError, match="too few to hold some out"):
+        archives.split(4, torch.tensor([0, 1, 2, 3]), 0.5, seed=0)
+    held, kept = archives.split(4, torch.tensor([0, 0, 1, 1]), 0.01, seed=0)
+    assert len(held) == len(kept) == 2
 
 
 def test_what_desktops_leave_in_archives_is_passed_over(tmp_path):
@@ -193,6 +207,9 @@ def test_links_repeats_and_bombs_are_refused(tmp_path, monkeypatch):
         archives.read(folder, 0.5, 0)
 
     make_zip(folder, GOOD)
+    monkeypatch.setattr(archives, "MAX_TOTAL_BYTES", 700)  # 4 images of 8x8 are 768 bytes of pixels
+    with pytest.raises(UserError, match=r"unpacks to|bytes of pixels"):
+        archives.read(folder, 0.5, 0)
     monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
     with pytest.raises(UserError, match="4 members, more than 3"):
         archives.read(folder, 0.5, 0)

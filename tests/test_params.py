@@ -30,7 +30,7 @@ def test_small_numbers_are_read_however_they_are_written(tmp_path, number):
         ("  steps: 10 ", "  stepz: 10 ", "sample.stepz: unknown key"),
         ("  count: 10000", "  count: 1e4", "sample.count: .*integer"),
         ("  count: 10000", "  count: '10000'", "sample.count: .*integer.*found '10000'"),
-        ("  count: 10000", "  count: 0", "sample.count: .*greater than or equal to 1; found 0"),
+        ("  count: 10000", "  count: 0", "sample.count: .*greater than or equal to 2; found 0"),
         ("  ema: true", "  ema: 1", "train.ema: .*boolean"),
         ("  lr: 2.0e-3", "  lr: fast", "train.lr: .*number.*found 'fast'"),
         ("  lr: 2.0e-3", "  lr: .nan", "train.lr: .*finite"),

@@ -81,9 +81,9 @@ def test_every_number_says_which_data_it_is_of(finished):
 def test_metrics_say_how_they_were_obtained(finished):
     found = metrics(finished, "fid")
     assert found["images"] == 150 and found["fd_digits"] > 0 and 0 <= found["accuracy"] <= 1
-    assert found["fid"] is None and found["fd_digits_floor_heldout_images"] == 180
+    assert found["fid"] is None and found["fd_digits_floor_heldout_images"] == 179
     assert len(found["classifier"]) == len(found["classifier_reference"]) == 12
-    assert sum(metrics(finished, "data")["train_per_class"].values()) == 1617
+    assert sum(metrics(finished, "data")["train_per_class"].values()) == 1618
 
 
 def test_all_figures_and_previews_are_there(finished):
@@ -98,7 +98,7 @@ def test_all_figures_and_previews_are_there(finished):
 def test_the_model_file_says_what_it_is(finished):
     model, about = denoiser.load(finished / "models/model.safetensors")
     assert model.config.unet.image_size == 8 and model.config.prediction == "v"
-    assert about["dataset_fingerprint"] == "f41e31dbdd31" and sum(about["class_counts"]) == 1617
+    assert about["dataset_fingerprint"] == "f41e31dbdd31" and sum(about["class_counts"]) == 1618
 
 
 def test_nothing_changed_reruns_nothing(copy):
@@ -135,12 +135,17 @@ def test_everything_from_scratch_gives_the_same_bits(copy):
 def test_training_that_was_killed_goes_on_where_it_was(copy):
     before = digest(copy, "models/model.safetensors", "models/last.safetensors", "plots/learning_curve.csv")
     command = [sys.executable, "-c", KILLED_AFTER_25_STEPS]
-    for name in ("models/model.safetensors", "models/last.safetensors"):
+    pictures_before = digest(copy, "training_samples/step_000020.png", "training_samples/step_000040.png")
+    for name in ("models/model.safetensors", "models/last.safetensors", "plots/learning_curve.csv"):
         (copy / name).unlink()
+    shutil.rmtree(copy / "training_samples")
     assert subprocess.run(command, cwd=copy, capture_output=True, timeout=300).returncode == -signal.SIGKILL
     assert len(list((copy / ".scratch/train").iterdir())) == 1
+    shutil.rmtree(copy / "training_samples")  # as DVC does with outputs before it starts a stage
+    (copy / "plots/learning_curve.csv").unlink()
     done = run("python", "-m", "stages", "train", cwd=copy)
     assert "resuming after step 20" in done.stdout
+    assert digest(copy, "training_samples/step_000020.png", "training_samples/step_000040.png") == pictures_before
     assert digest(copy, "models/model.safetensors", "models/last.safetensors", "plots/learning_curve.csv") == before
     assert list((copy / ".scratch/train").iterdir()) == []
 
@@ -208,6 +213,7 @@ def test_an_archive_of_ones_own_needs_no_change_of_code(tmp_path, colour):
     assert metrics(folder, "data")["dataset"] == "own" and metrics(folder, "data")["channels"] == (3 if colour else 1)
     assert metrics(folder, "fid")["accuracy"] is None and metrics(folder, "fid")["fd_digits"] > 0
     assert metrics(folder, "classifier")["learns"] == "rotations"
+    assert 0 < metrics(folder, "train")["heldout_loss"] < 10  # six held-out images, ten noise levels
     assert images.read(folder / "generated_images", 150).shape == (150, 3, 12, 12)
 
 

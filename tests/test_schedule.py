@@ -62,6 +62,11 @@ def test_impossible_step_counts_are_refused(steps):
         Schedule(schedule_config()).sampling_timesteps(steps, "trailing")
 
 
+def test_a_schedule_that_leaves_no_signal_is_refused_before_it_is_trained_with():
+    with pytest.raises(UserError, match="beta_end, timesteps"):
+        Schedule(schedule_config("linear", timesteps=10_000))
+
+
 def test_diffusers_takes_our_log_snr_timesteps_as_they_are():
     """Guards the comparison in test_samplers.py: the oracle must walk exactly the timesteps that we give it."""
     timesteps = Schedule(schedule_config()).sampling_timesteps(9, "logsnr")

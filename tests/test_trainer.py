@@ -68,7 +68,7 @@ def test_seeds_differ(data, settings):
 
 
 def test_each_epoch_shows_each_image_once_in_another_order(data, settings):
-    batches = Batches(*data, change(settings, batch_size=15), 0.1, seed=0)
+    batches = Batches(*data, 10, change(settings, batch_size=15), 0.1, seed=0)
     seen = torch.cat([batches.indices(step) for step in range(10)])  # 150 images: three epochs
     for epoch in seen.split(50):
         assert epoch.sort().values.tolist() == list(range(50))
@@ -76,20 +76,27 @@ def test_each_epoch_shows_each_image_once_in_another_order(data, settings):
 
 
 def test_a_batch_may_be_larger_than_the_data_set(data, settings):
-    batches = Batches(*data, change(settings, batch_size=120), 0.1, seed=0)
+    batches = Batches(*data, 10, change(settings, batch_size=120), 0.1, seed=0)
     assert torch.bincount(batches.indices(0), minlength=50).tolist().count(2) >= 30
     assert torch.bincount(torch.cat([batches.indices(i) for i in range(5)])).tolist() == [12] * 50
 
 
+def test_a_time_that_rounds_up_to_one_is_the_last_timestep(data, settings):
+    trainer = Trainer(denoiser(), *data, settings, 0, "cpu")
+    batch = trainer.batches[0]
+    batch["t"][-1] = 1.0
+    assert math.isfinite(trainer._take(batch).loss)
+
+
 def test_labels_are_dropped_at_the_asked_rate(data, settings):
     for rate in (0.0, 0.3):
-        batches = Batches(*data, change(settings, batch_size=100), rate, seed=0)
+        batches = Batches(*data, 10, change(settings, batch_size=100), rate, seed=0)
         dropped = torch.cat([batches[step]["label"] for step in range(20)]) == 10
         assert dropped.float().mean().item() == pytest.approx(rate, abs=0.04)
 
 
 def test_noise_and_times_have_the_right_distribution(data, settings):
-    batches = Batches(*data, change(settings, batch_size=100), 0.1, seed=0)
+    batches = Batches(*data, 10, change(settings, batch_size=100), 0.1, seed=0)
     eps, t = (torch.cat([batches[step][key] for step in range(20)]) for key in ("eps", "t"))
     assert abs(eps.mean()) < 0.01 and eps.std().item() == pytest.approx(1, abs=0.01)
     for step in range(20):  # one time from each hundredth
@@ -171,5 +178,7 @@ def test_heldout_loss_is_the_same_whatever_the_batch_size(data):
     model = denoiser()
     whole = loss_by_noise_level(model, *data, seed=0, levels=5, batch_size=50)
     torch.testing.assert_close(whole, loss_by_noise_level(model, *data, seed=0, levels=5, batch_size=7))
-    limited = loss_by_noise_level(model, *data, seed=0, levels=5, limit=20)
-    assert whole.shape == limited.shape == (5,) and whole.isfinite().all() and not torch.equal(whole, limited)
+    one_level, limited = (loss_by_noise_level(model, *data, seed=0, levels=1, limit=limit) for limit in (50, 20))
+    assert not torch.equal(one_level, limited)
+    assert loss_by_noise_level(model, data[0][:3], data[1][:3], seed=0).isfinite().all()  # fewer images than levels
+    assert whole.shape == (5,) and limited.shape == (1,) and whole.isfinite().all()
