@@ -5,15 +5,22 @@ Apart from the stage scripts, so that nothing here is among the things a stage's
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
 import resource
+import signal
 import sys
 import time
 from pathlib import Path
 
 NAMES = ("unpack", "classifier", "reference", "train", "sample", "fid", "figures")
+MENDABLE = {
+    errno.ENOENT: "`dvc repro` makes what is missing, or `git checkout` brings it back: do so",
+    errno.ENOSPC: "free some space", errno.EDQUOT: "free some space",
+    errno.EACCES: "make it writable", errno.EPERM: "make it writable", errno.EROFS: "make it writable",
+}
 LOG = Path(".scratch/stages.jsonl")
 
 
@@ -24,6 +31,7 @@ def main() -> int:
     if not sys.stderr.isatty():  # a log file wants a line now and then, not a moving bar
         os.environ.setdefault("TQDM_MININTERVAL", "10")
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files are cleared away
 
     from src.errors import UserError
 
@@ -32,6 +40,14 @@ def main() -> int:
     except UserError as error:
         print(f"\n{sys.argv[1]}: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        if error.errno not in MENDABLE:
+            raise
+        print(f"\n{sys.argv[1]}: {error}; {MENDABLE[error.errno]}, then `dvc repro` again", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\n{sys.argv[1]}: interrupted; `dvc repro` goes on", file=sys.stderr)
+        return 128 + signal.SIGINT
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("a") as file:

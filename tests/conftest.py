@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from src import torchvision_remedy  # noqa: F401 (before diffusers and pytorch_fid, which import torchvision)
+from src import inception  # first of all: diffusers and pytorch_fid import torchvision, which needs its remedy
 from src.denoiser import Denoiser, DenoiserConfig
 from src.params import load as load_params
 from src.schedule import ScheduleConfig
@@ -20,6 +20,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mirror = os.environ.get("MNIST_MIRROR", "")
+    if mirror and "://" not in mirror:
+        os.environ["MNIST_MIRROR"] = str(Path(mirror).expanduser().resolve())  # tests run commands in other folders
     if not os.environ.get("MNIST_MIRROR"):
         skip = pytest.mark.skip(reason="wants MNIST: set MNIST_MIRROR to a folder or URL that has the four files")
         for item in items:
@@ -58,8 +61,9 @@ def denoiser(prediction: str = "v", schedule: str = "cosine", label_dropout: flo
 def run(*command: str, cwd: Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
     """Run a command with this Python's folder first in the path, as the Makefile does."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    without_gpu = {"CUDA_VISIBLE_DEVICES": ""}  # where GPUs compute, equal runs need not be equal to the last bit
     done = subprocess.run(
-        command, cwd=cwd, env=os.environ | {"PATH": path} | environment, capture_output=True, text=True, timeout=900
+        command, cwd=cwd, env=os.environ | {"PATH": path} | without_gpu | environment, capture_output=True, text=True, timeout=900
     )
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)} exited {done.returncode}:\n{done.stdout}\n{done.stderr}")
@@ -89,3 +93,33 @@ def commit(folder: Path) -> None:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     return clone_into(tmp_path / "clone")
+
+
+@pytest.fixture(scope="session")
+def torch_home(tmp_path_factory):
+    """A TORCH_HOME with stand-in weights."""
+    from pytorch_fid import inception as theirs
+
+    home = tmp_path_factory.mktemp("torch")
+    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
+        torch.manual_seed(0)
+        captured = {}
+        patch.setattr(torch.nn.Module, "load_state_dict", lambda self, state: captured.update(self.state_dict()))
+        patch.setattr(theirs, "load_state_dict_from_url", lambda *args, **kwargs: {})
+        theirs.fid_inception_v3()
+    path = home / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
+    path.parent.mkdir(parents=True)
+    random = torch.Generator().manual_seed(1)
+    for name, value in captured.items():  # lively statistics, so that the features differ from image to image
+        if name.endswith("running_var"):
+            value.copy_(torch.rand(value.shape, generator=random) + 0.5)
+    torch.save(captured, path)
+    return home
+
+
+@pytest.fixture
+def weights(torch_home, monkeypatch):
+    """The stand-in, taken for the real weights."""
+    monkeypatch.setenv("TORCH_HOME", str(torch_home))
+    monkeypatch.setattr(inception, "SHA256_PREFIX", inception.weights_hash()[:8])
+    return inception.weights_path()

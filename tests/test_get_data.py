@@ -34,8 +34,7 @@ def mirror(tmp_path):
     return folder
 
 
-def held() -> list[str]:
-    return sorted(path.name for path in get_data.DATA.iterdir())
+held = get_data.held
 
 
 def test_what_is_in_data_already_is_left_alone(here, mirror, monkeypatch):
@@ -141,6 +140,53 @@ def test_canonical_mnist_leaves_data_dvc_as_committed(tmp_path):
     assert "fetched MNIST from" in done.stdout
     assert (folder / "data.dvc").read_text() == (ROOT / "data.dvc").read_text()
     assert run("git", "status", "--porcelain", cwd=folder).stdout == ""
+
+
+def test_a_committed_stand_in_gives_way_to_mnist_too(here, mirror, monkeypatch):
+    get_data.get("digits")
+    get_data.dvc("commit", "--force", "data.dvc")
+    run("git", "commit", "--quiet", "--all", "--message", "experiments on the digits", cwd=here)
+    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
+    monkeypatch.setattr(get_data, "STAND_IN_PINS", set())
+    assert "fetched MNIST" in get_data.get(None)
+    assert held() == sorted(FAKE)
+
+
+def test_a_pin_of_the_users_own_archive_is_kept_and_never_replaced_by_mnist(here, mirror, monkeypatch):
+    pin = (here / "data.dvc").read_text().replace(get_data.MNIST_PIN, "0" * 32 + ".dir")
+    (here / "data.dvc").write_text(pin)  # not even committed
+    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
+    with pytest.raises(get_data.UserError, match="data.dvc pins a data set of yours"):
+        get_data.get(None)
+    assert (here / "data.dvc").read_text() == pin and not get_data.DATA.exists()
+    assert "fetched MNIST" in get_data.get("mnist")
+
+
+def test_files_with_mnists_names_but_other_bytes_are_the_users(here):
+    get_data.DATA.mkdir()
+    for name in FAKE:
+        (get_data.DATA / name).write_bytes(b"fashion")
+    with pytest.raises(get_data.UserError, match="move it elsewhere"):
+        get_data.get("digits")
+    assert held() == sorted(FAKE)
+
+
+def test_mnist_stays_where_it_is_if_dvc_cannot_keep_it(here, mirror, monkeypatch):
+    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
+    get_data.get(None)
+    (here / "data.dvc").unlink()
+    with pytest.raises(get_data.UserError, match="left as it is"):
+        get_data.get("digits")
+    assert held() == sorted(FAKE)
+
+
+def test_a_malformed_mirror_and_a_file_named_data_are_told(here, monkeypatch):
+    monkeypatch.setenv("MNIST_MIRROR", "http://127.0.0.1:1/a b")
+    with pytest.raises(get_data.UserError, match="a b: URL can't contain control characters"):
+        get_data.get(None)
+    get_data.DATA.write_text("")
+    with pytest.raises(get_data.UserError, match="expected a folder"):
+        get_data.get(None)
 
 
 def test_an_unknown_data_set_is_refused_by_name(here):

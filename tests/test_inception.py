@@ -1,4 +1,4 @@
-"""The weights' values mean nothing here: a seeded stand-in of the same shape, at the place where pytorch-fid looks."""
+"""The weights' values mean nothing here: conftest.py puts a seeded stand-in where pytorch-fid looks for them."""
 
 import subprocess
 import sys
@@ -12,36 +12,6 @@ from src.errors import UserError
 from tests.conftest import ROOT
 
 COMMAND = "from src import torchvision_remedy; import runpy; runpy.run_module('pytorch_fid', run_name='__main__')"
-
-
-@pytest.fixture(scope="module")
-def torch_home(tmp_path_factory):
-    """A TORCH_HOME with stand-in weights."""
-    from pytorch_fid import inception as theirs
-
-    home = tmp_path_factory.mktemp("torch")
-    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
-        torch.manual_seed(0)
-        captured = {}
-        patch.setattr(torch.nn.Module, "load_state_dict", lambda self, state: captured.update(self.state_dict()))
-        patch.setattr(theirs, "load_state_dict_from_url", lambda *args, **kwargs: {})
-        theirs.fid_inception_v3()
-    path = home / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
-    path.parent.mkdir(parents=True)
-    random = torch.Generator().manual_seed(1)
-    for name, value in captured.items():  # lively statistics, so that the features differ from image to image
-        if name.endswith("running_var"):
-            value.copy_(torch.rand(value.shape, generator=random) + 0.5)
-    torch.save(captured, path)
-    return home
-
-
-@pytest.fixture
-def weights(torch_home, monkeypatch):
-    """The stand-in, taken for the real weights."""
-    monkeypatch.setenv("TORCH_HOME", str(torch_home))
-    monkeypatch.setattr(inception, "SHA256_PREFIX", inception.weights_hash()[:8])
-    return inception.weights_path()
 
 
 def pictures(count: int, seed: int) -> torch.Tensor:

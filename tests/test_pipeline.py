@@ -13,9 +13,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from src import denoiser, images
+from src import denoiser, frechet, images, inception
+from stages import fid as fid_stage
+from stages import reference as reference_stage
 from tests.conftest import ROOT, clone_into, commit, run
 from tests.test_archives import make_zip, pictures, png
+from tests.test_inception import COMMAND
+from tests.test_inception import pictures as inception_pictures
 
 pytestmark = pytest.mark.slow
 
@@ -243,6 +247,31 @@ def test_ready_made_statistics_take_the_place_of_the_real_images(copy):
     np.savez(copy / "statistics/mnist.npz", mu=np.zeros(64), sigma=np.eye(64))
     done = run("dvc", "repro", cwd=copy, check=False)
     assert done.returncode != 0 and "statistics/mnist.npz: found mu (64,)" in done.stderr
+
+
+def test_fid_by_the_stages_equals_what_pytorch_fid_prints(copy, weights, monkeypatch):
+    """With ready-made statistics and (stand-in) weights, `auto` computes it on a CPU, too."""
+    manifest = json.loads((copy / "generated/manifest.json").read_text())
+    manifest |= {"count": 12, "labels": manifest["labels"][:12]}
+    (copy / "generated/manifest.json").write_text(json.dumps(manifest))
+    for path in sorted((copy / "generated_images").iterdir())[12:]:
+        path.unlink()
+    statistics = inception.moments(inception.load(), inception_pictures(12, 2), 12)
+    frechet.save(statistics, copy / "statistics/mnist.npz")
+    set_params(copy, {"fid": {"statistics": "mnist.npz", "inception": "auto"}})
+    monkeypatch.chdir(copy)
+    reference_stage.main()
+    fid_stage.main()
+    printed = run(sys.executable, "-c", COMMAND, "generated_images", "statistics/mnist.npz", "--num-workers", "0", cwd=copy)
+    found = metrics(copy, "fid")
+    assert found["fid"] == pytest.approx(float(printed.stdout.split("FID:")[1]), rel=1e-3)
+    assert found["inception"] == inception.weights_hash() and len(found["inception_reference"]) == 12
+
+
+def test_what_is_missing_is_named_without_a_traceback(copy):
+    (copy / "generated/manifest.json").unlink()
+    done = run("python", "-m", "stages", "fid", cwd=copy, check=False)
+    assert done.returncode == 1 and "generated/manifest.json" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_summary_shows_metrics_stages_and_pictures(copy):

@@ -14,15 +14,20 @@ import subprocess
 import sys
 import urllib.request
 import zipfile
+from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
+import yaml
 from PIL import Image
 
 from src.errors import UserError
 
 DATA = Path("data")
+UNFINISHED = Path(".scratch/data")
 DIGITS = "sklearn-digits.zip"
+MNIST_PIN = "b6c29e96813679dd8c451c9b5ca86e2c.dir"  # of a folder with exactly the four canonical files
+STAND_IN_PINS: set[str] = set()
 TIMEOUT = 20  # seconds without an answer from a mirror
 MAX_BYTES = 2**25  # of one file; the largest has 10 MB
 
@@ -46,13 +51,17 @@ def main() -> int:
         print(f"data: {error}", file=sys.stderr)
         return 1
     # Into DVC's cache, so that experiments in other folders find it; for MNIST this leaves data.dvc as it is in git.
-    dvc("commit", "--quiet", "--force", "data.dvc")
-    return 0
+    committed = dvc("commit", "--quiet", "--force", "data.dvc")
+    if committed.returncode:
+        print(f"data: DVC could not take data/ into its cache: {committed.stderr.strip()}", file=sys.stderr)
+    return committed.returncode
 
 
 def get(asked: str | None) -> str:
     """Fill data/ and return what was done. An archive of the user's own in data/ is never touched unasked."""
-    present = sorted(path.name for path in DATA.iterdir() if not path.name.startswith(".")) if DATA.is_dir() else []
+    if DATA.exists() and not DATA.is_dir():
+        raise UserError("data: expected a folder, found a file; move it elsewhere")
+    present = held()
     if asked == "digits":
         if present == [DIGITS]:
             return f"scikit-learn's 8x8 digits are in data/ already ({DIGITS}), as asked for. This is not MNIST"
@@ -64,10 +73,10 @@ def get(asked: str | None) -> str:
 
     shutil.rmtree(DATA, ignore_errors=True)  # the stand-in of an earlier run gives way to MNIST as soon as there is one
     failures = []
-    for attempt in (from_dvc, from_mirrors):
+    for attempt in (lambda: from_dvc(stand_in=present == [DIGITS], otherwise_mnist=asked == "mnist"), from_mirrors):
         try:
             return attempt()
-        except UserError as error:
+        except NotThere as error:
             failures.append(str(error))
     if os.environ.get("MNIST_MIRROR") or asked == "mnist":  # asked for by name: no stand-in
         raise UserError("; ".join(failures))
@@ -76,13 +85,27 @@ def get(asked: str | None) -> str:
     return f"NOT MNIST: wrote the embedded 8x8 digits to data/{DIGITS}"
 
 
+class NotThere(UserError):
+    """One source does not have the data; the next is asked."""
+
+
+def held() -> list[str]:
+    """Names of the files in data/, without hidden ones."""
+    return sorted(path.name for path in DATA.iterdir() if not path.name.startswith(".")) if DATA.is_dir() else []
+
+
 def set_aside(present: list[str]) -> None:
-    """Clear data/ for the digits. Canonical MNIST can be had again from DVC's cache; anything else is the user's."""
+    """Clear data/ for the digits, if it holds canonical MNIST, into DVC's cache. Anything else is the user's to move."""
     if not present:
         return
-    if set(present) != {name for name, _ in mnist_files()}:
+    canonical = sorted(present) == sorted(name for name, _ in mnist_files()) and all(
+        hashlib.md5((DATA / name).read_bytes(), usedforsecurity=False).hexdigest() == md5 for name, md5 in mnist_files()
+    )
+    if not canonical:
         raise UserError(f"data/ holds {', '.join(present)}; move it elsewhere before asking for DATA=digits")
-    dvc("commit", "--quiet", "--force", "data.dvc")
+    committed = dvc("commit", "--quiet", "--force", "data.dvc")
+    if committed.returncode:
+        raise UserError(f"data/ could not be kept in DVC's cache and so was left as it is: {committed.stderr.strip()}")
     shutil.rmtree(DATA)
 
 
@@ -90,15 +113,44 @@ def dvc(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True)
 
 
-def from_dvc() -> str:
-    """What data.dvc pins in git, from the cache or a remote."""
-    subprocess.run(["git", "checkout", "--quiet", "HEAD", "--", "data.dvc"], capture_output=True)  # undo a stand-in's pin
-    if dvc("checkout", "data.dvc").returncode == 0:
-        return "took data/ from DVC's cache"
-    if dvc("pull", "data.dvc").returncode == 0:
-        return "pulled data/ from a DVC remote"
+def from_dvc(stand_in: bool, otherwise_mnist: bool) -> str:
+    """What data.dvc pins, from the cache or a remote; if that is the stand-in, what it pins in git.
+
+    Raises NotThere if the next source may be asked, UserError if data.dvc pins another data set, which must not be
+    replaced by MNIST unasked (`otherwise_mnist`).
+    """
+    if not stand_in and (done := restored()):
+        return done
+    if stand_in or pin() == "the stand-in":
+        subprocess.run(["git", "checkout", "--quiet", "HEAD", "--", "data.dvc"], capture_output=True)
+        if done := restored():
+            return done
+    if pin() not in (MNIST_PIN, "the stand-in") and not otherwise_mnist:
+        raise UserError(
+            f"data.dvc pins a data set of yours ({pin()}) that neither DVC's cache nor a remote has; put it into data/, or "
+            f"take MNIST instead with DATA=mnist"
+        )
+    raise NotThere("neither DVC's cache nor a remote has what data.dvc pins")
+
+
+def restored() -> str | None:
+    """Have DVC fill data/ from the cache, else from a remote; None if neither could, or if it is but the stand-in."""
+    for command, done in (("checkout", "took data/ from DVC's cache"), ("pull", "pulled data/ from a DVC remote")):
+        if dvc(command, "data.dvc").returncode == 0 and held():
+            if held() != [DIGITS]:
+                return done
+            STAND_IN_PINS.add(pin())
+            break
     shutil.rmtree(DATA, ignore_errors=True)
-    raise UserError("neither DVC's cache nor a remote has what data.dvc pins")
+    return None
+
+
+def pin() -> str:
+    """The md5 that data.dvc pins, or "the stand-in" once that was seen to be what it stands for."""
+    if not Path("data.dvc").exists():
+        raise UserError("data.dvc: not found; `git checkout data.dvc` brings it back")
+    found = yaml.safe_load(Path("data.dvc").read_text())["outs"][0]["md5"]
+    return "the stand-in" if found in STAND_IN_PINS else found
 
 
 def mnist_files() -> list[tuple[str, str]]:
@@ -117,15 +169,17 @@ def from_mirrors() -> str:
     for base in [mirror] if mirror else torchvision.datasets.MNIST.mirrors:
         try:
             files = {name: fetch(base, name, md5) for name, md5 in mnist_files()}
-        except (OSError, ValueError, UserError) as error:
+        except (OSError, HTTPException, ValueError) as error:
             failures.append(f"{base}: {error}")
             continue
-        DATA.mkdir()
+        shutil.rmtree(UNFINISHED, ignore_errors=True)
+        UNFINISHED.mkdir(parents=True)
         for name, content in files.items():
-            (DATA / name).write_bytes(content)
+            (UNFINISHED / name).write_bytes(content)
+        UNFINISHED.rename(DATA)
         return f"fetched MNIST from {base}, md5s checked"
     hint = "" if mirror else "; MNIST_MIRROR may name a folder or URL that has the four files"
-    raise UserError("no mirror of MNIST could be used: " + "; ".join(failures) + hint)
+    raise NotThere("no mirror of MNIST could be used: " + "; ".join(failures) + hint)
 
 
 def fetch(base: str, name: str, md5: str) -> bytes:
