@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 SMALL = {
     "train": {"steps": 40, "evaluate_interval": 20, "sample_interval": 20, "checkpoint_interval": 10, "warmup_steps": 5},
-    "sample": {"count": 150, "batch_size": 100, "steps": 5},
+    "sample": {"count": 150, "batch_size": 100, "steps": 5, "guidance": 1.0},
     "classifier": {"epochs": 2},
 }
 
