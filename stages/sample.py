@@ -24,8 +24,9 @@ def main() -> None:
     model, about = denoiser.load("models/model.safetensors")
     model = model.to(device.best())
     unet = model.config.unet
-    if p.sample.guidance != 1 and not unet.classes:
-        raise UserError(f"sample.guidance: expected 1.0 for a model without classes, found {p.sample.guidance}")
+    guidance = p.sample.guidance if unet.classes else 1.0
+    if guidance != p.sample.guidance:
+        print("sample: the model has no classes, so sample.guidance has nothing to guide by and is taken as 1")
     timesteps = model.schedule.sampling_timesteps(p.sample.steps, p.sample.spacing)
     labels = choose_labels(p.sample.classes, about["class_counts"] if unet.classes else [], p.sample.seed, p.sample.count)
 
@@ -37,7 +38,7 @@ def main() -> None:
         noise = ImageNoise(p.sample.seed, numbers, (unet.image_channels, unet.image_size, unet.image_size), device.best())
         label = None if labels is None else labels[chosen].to(device.best())
         states = []
-        for step in sample(model, noise, timesteps, p.sample.method, p.sample.eta, p.sample.guidance, label):
+        for step in sample(model, noise, timesteps, p.sample.method, p.sample.eta, guidance, label):
             if numbers[0] <= KEPT_TRAJECTORIES:
                 states.append(to_pixels(step.x_t).cpu())
         finished = to_pixels(step.x0).cpu()
@@ -55,7 +56,7 @@ def main() -> None:
         {key: about[key] for key in ("dataset", "dataset_fingerprint")} | {
             "model": artifact.digest("models/model.safetensors"),
             "method": p.sample.method, "steps": p.sample.steps, "spacing": p.sample.spacing, "eta": p.sample.eta,
-            "guidance": p.sample.guidance, "seed": p.sample.seed, "count": p.sample.count,
+            "guidance": guidance, "seed": p.sample.seed, "count": p.sample.count,
             "timesteps": timesteps, "schedule": model.config.schedule.name, "prediction": model.config.prediction,
             "classes": unet.classes, "labels": None if labels is None else labels.tolist(),
         },

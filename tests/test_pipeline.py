@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 SMALL = {
     "train": {"steps": 40, "evaluate_interval": 20, "sample_interval": 20, "checkpoint_interval": 10, "warmup_steps": 5},
-    "sample": {"count": 150, "batch_size": 100, "steps": 5, "guidance": 1.0},
+    "sample": {"count": 150, "batch_size": 100, "steps": 5},
     "classifier": {"epochs": 2},
 }
 
@@ -217,6 +217,7 @@ def test_an_archive_of_ones_own_needs_no_change_of_code(tmp_path, colour):
     assert metrics(folder, "data")["dataset"] == "own" and metrics(folder, "data")["channels"] == (3 if colour else 1)
     assert metrics(folder, "fid")["accuracy"] is None and metrics(folder, "fid")["fd_digits"] > 0
     assert metrics(folder, "classifier")["learns"] == "rotations"
+    assert json.loads((folder / "generated/manifest.json").read_text())["guidance"] == 1.0  # nothing to guide by
     assert 0 < metrics(folder, "train")["heldout_loss"] < 10  # six held-out images, ten noise levels
     assert images.read(folder / "generated_images", 150).shape == (150, 3, 12, 12)
 
