@@ -27,7 +27,7 @@ def main() -> None:
     states = load_file("generated/trajectory.safetensors")["states"]
     save("reverse_process", figures.reverse_process(
         states, [*manifest["timesteps"], None], p.figures.process_images, p.figures.process_steps,
-        "The reverse process, from noise to image", f"{data}; {how}",
+        "The reverse process, from noise to image", f"{data}\n{how}",
     ))
     generated = images.read("generated_images", manifest["count"])
     labels = None if manifest["labels"] is None else torch.tensor(manifest["labels"])
@@ -35,7 +35,7 @@ def main() -> None:
     save("samples_by_class", figures.samples_by_class(
         generated, labels, manifest["classes"], p.figures.grid_per_class,
         "Generated images, not selected" if labels is None else "Generated images by class, not selected",
-        f"{data}; {how}\n{scores}",
+        f"{data}\n{how}\n{scores}",
     ))
     save("learning_curve", figures.learning_curve(pd.read_csv("plots/learning_curve.csv"), manifest["prediction"], data))
     levels = pd.read_csv("plots/loss_by_noise_level.csv")
