@@ -90,11 +90,6 @@ def commit(folder: Path) -> None:
     run("git", "commit", "--quiet", "--allow-empty", "--message", "state", cwd=folder)
 
 
-@pytest.fixture
-def clone(tmp_path: Path) -> Path:
-    return clone_into(tmp_path / "clone")
-
-
 @pytest.fixture(scope="session")
 def torch_home(tmp_path_factory):
     """A TORCH_HOME with stand-in weights."""

@@ -178,6 +178,12 @@ def test_experiments_are_run_shown_compared_and_applied(copy):
     assert "straight" in table and "fd_digits" in table
     report = run("dvc", "plots", "diff", "HEAD", "straight", "--out", "plots_html", cwd=copy).stdout
     assert (copy / "plots_html" / "index.html").exists(), report
+    linear = digest(copy, "models/model.safetensors", "metrics/fid.json")
+    run("git", "checkout", "--quiet", "--", ".", cwd=copy)
+    run("dvc", "checkout", cwd=copy)
+    assert digest(copy, "models/model.safetensors", "metrics/fid.json") != linear
+    run("dvc", "exp", "apply", "straight", cwd=copy)
+    assert digest(copy, "models/model.safetensors", "metrics/fid.json") == linear
 
 
 def test_a_queue_of_experiments_runs_in_folders_of_their_own(copy):

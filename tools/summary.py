@@ -9,8 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-STAGES = ("unpack", "classifier", "reference", "train", "sample", "fid", "figures")
-LOG = Path(".scratch/stages.jsonl")
+from stages.__main__ import LOG, NAMES
 
 
 def main() -> None:
@@ -41,7 +40,7 @@ def timings() -> Table:
     for column in ("stage", "time", "peak memory"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     ran = {record["stage"]: record for record in map(json.loads, LOG.read_text().splitlines())} if LOG.exists() else {}
-    for stage in STAGES:
+    for stage in NAMES:
         record = ran.get(stage)
         if record:
             minutes, seconds = divmod(round(record["seconds"]), 60)
