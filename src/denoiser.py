@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from src import artifact
+from src.device import Precision
 from src.errors import UserError
 from src.schedule import Schedule, ScheduleConfig
 from src.unet import UNet, UNetConfig
@@ -38,10 +39,16 @@ class Denoiser(nn.Module):
         self.config = config
         self.schedule = Schedule(config.schedule)
         self.unet = UNet(config.unet).to(memory_format=torch.channels_last)
+        self.precision: Precision = "float32"  # of the network's products and sums; weights and images are always float32
 
     @property
     def conditional(self) -> bool:
         return self.config.unet.classes > 0
+
+    def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
+        """The network's output, in the shape and type of the images."""
+        with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            return self.unet(x_t, t, label).to(x_t.dtype)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """What the network should output. v = alpha eps - sigma x0 is of Salimans and Ho 2022, section 4."""
@@ -54,18 +61,18 @@ class Denoiser(nn.Module):
 
     def loss(self, x0: Tensor, eps: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         """Squared error per image, (B,): of the network's output, in whatever it predicts (DDPM, eq. 14, for epsilon)."""
-        output = self.unet(self.schedule.add_noise(x0, eps, t), t, label)
-        return (output.float() - self.target(x0, eps, t)).square().mean(dim=(1, 2, 3))
+        output = self(self.schedule.add_noise(x0, eps, t), t, label)
+        return (output - self.target(x0, eps, t)).square().mean(dim=(1, 2, 3))
 
-    def predict_x0(self, x_t: Tensor, t: int, label: Tensor | None = None, guidance: float = 1.0) -> Tensor:
-        """The clean image expected behind x_t, not clipped.
+    def predict_x0(self, x_t: Tensor, t: int | Tensor, label: Tensor | None = None, guidance: float = 1.0) -> Tensor:
+        """The clean image expected behind x_t, not clipped; `t` is one for all, or (B,) int64.
 
         `guidance` w mixes the outputs with and without class as uncond + w (cond - uncond) (Ho and Salimans 2022, whose
         scale is w - 1); 1 uses the class alone. Raises UserError if the model was not trained for it.
         """
-        times = torch.full((len(x_t),), t, dtype=torch.long, device=x_t.device)
+        times = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
         if guidance == 1.0 or label is None:
-            output = self.unet(x_t, times, label)
+            output = self(x_t, times, label)
         else:
             if not self.config.label_dropout:
                 raise UserError(
@@ -73,7 +80,7 @@ class Denoiser(nn.Module):
                     f"train with label_dropout above 0 for guidance"
                 )
             no_class = torch.full_like(label, self.config.unet.classes)
-            both = self.unet(x_t.repeat(2, 1, 1, 1), times.repeat(2), torch.cat([label, no_class]))
+            both = self(x_t.repeat(2, 1, 1, 1), times.repeat(2), torch.cat([label, no_class]))
             cond, uncond = both.chunk(2)
             output = uncond + guidance * (cond - uncond)
         alpha, sigma = self.schedule.levels(times, x_t)

@@ -1,8 +1,26 @@
-"""Which device to compute on."""
+"""Which device to compute on, and in which precision."""
+
+from __future__ import annotations
+
+from typing import Literal
 
 import torch
+
+Precision = Literal["float32", "bfloat16"]
 
 
 def best() -> torch.device:
     """A GPU where there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def precision(asked: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
+    """What is asked for, or for "auto" bfloat16 where `device` has matrix units for it, else float32.
+
+    These are NVIDIA GPUs from Ampere on and x86 CPUs with AMX; elsewhere PyTorch's bfloat16 is slower than its float32.
+    """
+    if asked != "auto":
+        return asked
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if torch.cpu.get_capabilities().get("amx_bf16") else "float32"

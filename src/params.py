@@ -56,15 +56,17 @@ class Model(Section):
 
 class Train(Section):
     steps: Count
+    max_epochs: Positive
     batch_size: Count
     lr: Positive
     weight_decay: NotNegative
     warmup_steps: Index
     grad_clip: Positive
     accumulation: Count
-    precision: Literal["float32", "bfloat16"]
+    precision: Literal["auto", "float32", "bfloat16"]
     ema: bool
     ema_length: Annotated[Float, Field(gt=0, le=1)]
+    focus: Fraction
     augment_rotation: Annotated[Float, Field(ge=0, le=45)]
     augment_shift: NotNegative
     workers: Index
@@ -85,10 +87,18 @@ class Sample(Section):
     spacing: Literal["leading", "trailing", "logsnr"]
     eta: Annotated[Float, Field(ge=0, le=1)]
     guidance: NotNegative
+    guidance_interval: Annotated[list[Float], Field(min_length=2, max_length=2)] | None
     classes: Annotated[list[Index], Field(min_length=1)] | None
     count: Annotated[int, Field(ge=2, le=99_999)]
     batch_size: Count
+    precision: Literal["auto", "float32", "bfloat16"]
     seed: Index
+
+    @model_validator(mode="after")
+    def _interval_ascends(self) -> Sample:
+        if self.guidance_interval and self.guidance_interval[0] > self.guidance_interval[1]:
+            raise ValueError(f"guidance_interval must ascend, found {self.guidance_interval}")
+        return self
 
 
 class Classifier(Section):

@@ -18,6 +18,8 @@ from src.errors import UserError
 ScheduleName = Literal["linear", "cosine"]
 Spacing = Literal["leading", "trailing", "logsnr"]
 
+DROWNED = -6.0  # log-SNR below which all images look alike, so that one step leads through; cosine goes down to -20
+
 
 @dataclass(frozen=True)
 class ScheduleConfig:
@@ -84,8 +86,8 @@ class Schedule:
 
         leading   multiples of T // steps, as in the DDIM paper: starts below T - 1, so a little signal is missing
         trailing  equal strides counted back from T - 1 (Lin et al. 2024, table 2)
-        logsnr    equal strides in log-SNR (Lu et al. 2022, "DPM-Solver", section 3.4), the last of which leads from the
-                  level before t = 0 to the clean image
+        logsnr    T - 1, then equal strides in log-SNR (Lu et al. 2022, "DPM-Solver", section 3.4) from `DROWNED` on, the
+                  last of which leads to t = 0 and so to the clean image
 
         Raises UserError unless 1 <= steps <= T.
         """
@@ -101,8 +103,9 @@ class Schedule:
         raise UserError(f"sample.spacing: expected 'leading', 'trailing' or 'logsnr', found {spacing!r}")
 
     def _equal_log_snr(self, steps: int) -> list[int]:
-        wanted = torch.linspace(self.log_snr[-1], self.log_snr[0], steps + 1, dtype=torch.float64)[:-1]
-        nearest = (self.log_snr[None, :] - wanted[:, None]).abs().argmin(dim=1).tolist()
+        start = max(float(self.log_snr[-1]), DROWNED)
+        wanted = torch.linspace(start, float(self.log_snr[0]), steps, dtype=torch.float64)[:-1]
+        nearest = [len(self) - 1, *(self.log_snr[None, :] - wanted[:, None]).abs().argmin(dim=1).tolist()]
         chosen: list[int] = []
         for i, t in enumerate(nearest):  # neighbours may share a nearest timestep: keep them apart, leave room below
             ceiling = chosen[-1] - 1 if chosen else len(self) - 1

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from src import device as devices
 from src.dataset import to_float
 from src.denoiser import Denoiser
 from src.errors import UserError
@@ -69,12 +70,19 @@ class Batches(TorchDataset):
         x0 = to_float(self.images[chosen])
         x0 = augment(x0, self.settings.augment_rotation, self.settings.augment_shift, random)
         # One time from each of B equal ranges of [0, 1): less noise in the gradient (Kingma et al. 2021, appendix I.1).
-        t = (torch.arange(len(x0)) + torch.rand(len(x0), generator=random)) / len(x0)
+        u = (torch.arange(len(x0)) + torch.rand(len(x0), generator=random)) / len(x0)
+        t = focused(u, self.settings.focus)
         batch = {"x0": x0, "eps": torch.randn(x0.shape, generator=random), "t": t}
         if self.labels is not None:
             dropped = torch.rand(len(x0), generator=random) < self.label_dropout
             batch["label"] = self.labels[chosen].masked_fill(dropped, self.no_class)
         return batch
+
+
+def focused(u: Tensor, focus: float) -> Tensor:
+    """Times from uniform `u` in [0, 1), such that middle ones come more often: the middle 1 / (1 - focus) times as often
+    as at focus 0, the ends 1 / (1 + focus). (B,) float32, monotonic in u."""
+    return u + focus / (2 * math.pi) * torch.sin(2 * math.pi * u)
 
 
 def augment(images: Tensor, rotation: float, shift: float, random: torch.Generator) -> Tensor:
@@ -92,6 +100,12 @@ def augment(images: Tensor, rotation: float, shift: float, random: torch.Generat
     theta = torch.cat([rotated, moved[:, :, None]], dim=2)
     grid = torch.nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
     return torch.nn.functional.grid_sample(images + 1, grid, align_corners=False) - 1
+
+
+def limited(settings: Train, count: int) -> Train:
+    """`settings` with no more steps than max_epochs passes over `count` images take."""
+    most = math.ceil(settings.max_epochs * count / settings.batch_size)
+    return settings.model_copy(update={"steps": min(settings.steps, most)})
 
 
 def learning_rate(step: int, settings: Train) -> float:
@@ -114,9 +128,11 @@ class Trainer:
         self, denoiser: Denoiser, images: Tensor, labels: Tensor | None, settings: Train, seed: int,
         device: torch.device | str,
     ):
-        self.denoiser = denoiser.to(device)
+        self.device = torch.device(device)
+        self.denoiser = denoiser.to(self.device)
+        self.denoiser.precision = devices.precision(settings.precision, self.device)
         self.averaged = copy.deepcopy(denoiser).eval().requires_grad_(False) if settings.ema else denoiser
-        self.settings, self.seed, self.device = settings, seed, torch.device(device)
+        self.settings, self.seed = settings, seed
         self.batches = Batches(
             images, labels if denoiser.conditional else None, denoiser.config.unet.classes, settings,
             denoiser.config.label_dropout, seed,
@@ -141,17 +157,14 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         steps = len(self.denoiser.schedule)
-        batch["t"] = (batch["t"] * steps).long().clamp(max=steps - 1)  # float32 rounds the last of [0, 1) up to 1
+        batch["t"] = (batch["t"] * steps).long().clamp(0, steps - 1)  # float32 rounds the last of [0, 1) up to 1
         total = 0.0
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive(self.seed, "dropout", self.step))  # dropout layers take no generator
             for part in zip(*(value.chunk(self.settings.accumulation) for value in batch.values()), strict=True):
                 inputs = dict(zip(batch, (value.to(self.device, non_blocking=True) for value in part), strict=True))
-                with torch.autocast(self.device.type, torch.bfloat16, enabled=self.settings.precision == "bfloat16"):
-                    loss = self.denoiser.loss(
-                        inputs["x0"].contiguous(memory_format=torch.channels_last), inputs["eps"], inputs["t"],
-                        inputs.get("label"),
-                    ).mean()
+                x0 = inputs["x0"].contiguous(memory_format=torch.channels_last)
+                loss = self.denoiser.loss(x0, inputs["eps"], inputs["t"], inputs.get("label")).mean()
                 (loss / self.settings.accumulation).backward()
                 total += loss.item() / self.settings.accumulation
         grad_norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.settings.grad_clip).item()

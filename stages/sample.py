@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -23,10 +24,12 @@ def main() -> None:
     p = params.load()
     model, about = denoiser.load("models/model.safetensors")
     model = model.to(device.best())
+    model.precision = device.precision(p.sample.precision, device.best())
     unet = model.config.unet
     guidance = p.sample.guidance if unet.classes else 1.0
     if guidance != p.sample.guidance:
         print("sample: the model has no classes, so sample.guidance has nothing to guide by and is taken as 1")
+    interval = tuple(p.sample.guidance_interval or (-math.inf, math.inf))
     timesteps = model.schedule.sampling_timesteps(p.sample.steps, p.sample.spacing)
     labels = choose_labels(p.sample.classes, about["class_counts"] if unet.classes else [], p.sample.seed, p.sample.count)
 
@@ -38,7 +41,7 @@ def main() -> None:
         noise = ImageNoise(p.sample.seed, numbers, (unet.image_channels, unet.image_size, unet.image_size), device.best())
         label = None if labels is None else labels[chosen].to(device.best())
         states = []
-        for step in sample(model, noise, timesteps, p.sample.method, p.sample.eta, guidance, label):
+        for step in sample(model, noise, timesteps, p.sample.method, p.sample.eta, guidance, interval, label):
             if numbers[0] <= KEPT_TRAJECTORIES:
                 states.append(to_pixels(step.x_t).cpu())
         finished = to_pixels(step.x0).cpu()
@@ -56,7 +59,8 @@ def main() -> None:
         {key: about[key] for key in ("dataset", "dataset_fingerprint")} | {
             "model": artifact.digest("models/model.safetensors"),
             "method": p.sample.method, "steps": p.sample.steps, "spacing": p.sample.spacing, "eta": p.sample.eta,
-            "guidance": guidance, "seed": p.sample.seed, "count": p.sample.count,
+            "guidance": guidance, "guidance_interval": p.sample.guidance_interval, "precision": model.precision,
+            "seed": p.sample.seed, "count": p.sample.count,
             "timesteps": timesteps, "schedule": model.config.schedule.name, "prediction": model.config.prediction,
             "classes": unet.classes, "labels": None if labels is None else labels.tolist(),
         },

@@ -13,7 +13,7 @@ from src.checkpoint import Checkpoint
 from src.preview import preview
 from src.randomness import derive
 from src.schedule import ScheduleConfig
-from src.trainer import Trainer, loss_by_noise_level
+from src.trainer import Trainer, limited, loss_by_noise_level
 from src.unet import UNetConfig
 
 
@@ -30,7 +30,10 @@ def main() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(derive(p.seed, "weights"))
         model = denoiser.Denoiser(config)
-    trainer = Trainer(model, data.images, data.labels, p.train, p.seed, device.best())
+    settings = limited(p.train, len(data.images))
+    trainer = Trainer(model, data.images, data.labels, settings, p.seed, device.best())
+    if settings.steps < p.train.steps:
+        print(f"train: {settings.steps:,} steps, which are train.max_epochs ({p.train.max_epochs:g}) passes over the few images")
     describe(config, model, p.model.conditional)
 
     def evaluate() -> torch.Tensor:
@@ -42,7 +45,8 @@ def main() -> None:
     previews = Path("training_samples")
     previews.mkdir(exist_ok=True)
     key = [
-        p.seed, p.train.model_dump(), repr(config), artifact.digest("arrays/dataset.safetensors"), str(trainer.device)
+        p.seed, p.train.model_dump(), repr(config), artifact.digest("arrays/dataset.safetensors"), str(trainer.device),
+        model.precision,
     ]
     checkpoint = Checkpoint("train", key)
     progress = {"curve": [], "losses": [], "levels": None, "best": None, "previews": {}}
@@ -53,11 +57,11 @@ def main() -> None:
         for name, content in progress["previews"].items():  # DVC has cleared the folder
             (previews / name).write_bytes(bytes(content.tolist()))
 
-    bar = tqdm(trainer.run(), desc="train", unit="step", initial=trainer.step, total=p.train.steps)
+    bar = tqdm(trainer.run(), desc="train", unit="step", initial=trainer.step, total=settings.steps)
     for step in bar:
         progress["losses"].append(step.loss)
         bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
-        last = step.step == p.train.steps
+        last = step.step == settings.steps
         if step.step % p.train.evaluate_interval == 0 or last:
             levels = progress["levels"] = evaluate()
             losses = progress["losses"]
@@ -87,7 +91,8 @@ def main() -> None:
     reports.write_json(
         "metrics/train.json",
         data.describe() | {
-            "parameters": sum(weights.numel() for weights in model.parameters()), "steps": trainer.step,
+            "parameters": sum(weights.numel() for weights in model.parameters()), "precision": model.precision,
+            "steps": trainer.step,
             "best_step": best["step"], "heldout_loss": float(best["levels"].mean()),
         },
     )

@@ -5,7 +5,7 @@ import torch
 
 from src.errors import UserError
 from src.params import Train
-from src.trainer import Batches, Trainer, augment, ema_decay, learning_rate, loss_by_noise_level
+from src.trainer import Batches, Trainer, augment, ema_decay, focused, learning_rate, limited, loss_by_noise_level
 from tests.conftest import denoiser
 
 
@@ -18,7 +18,7 @@ def data():
 
 @pytest.fixture
 def settings(params) -> Train:
-    return params.train.model_copy(update={"steps": 8, "batch_size": 12, "warmup_steps": 2})
+    return params.train.model_copy(update={"steps": 8, "batch_size": 12, "warmup_steps": 2, "precision": "float32"})
 
 
 def change(settings: Train, **values) -> Train:
@@ -39,7 +39,9 @@ def test_training_lowers_the_loss(data, settings):
     assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
 
 
-def test_resumed_training_takes_the_same_steps_to_the_last_bit(data, settings):
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_resumed_training_takes_the_same_steps_to_the_last_bit(data, settings, precision):
+    settings = change(settings, precision=precision)
     whole, losses = trained(data, settings, dropout=0.2)
     first = Trainer(denoiser(dropout=0.2), *data, settings, 0, "cpu")
     steps = first.run()
@@ -96,13 +98,26 @@ def test_labels_are_dropped_at_the_asked_rate(data, settings):
 
 
 def test_noise_and_times_have_the_right_distribution(data, settings):
-    batches = Batches(*data, 10, change(settings, batch_size=100), 0.1, seed=0)
+    batches = Batches(*data, 10, change(settings, batch_size=100, focus=0.0), 0.1, seed=0)
     eps, t = (torch.cat([batches[step][key] for step in range(20)]) for key in ("eps", "t"))
     assert abs(eps.mean()) < 0.01 and eps.std().item() == pytest.approx(1, abs=0.01)
     for step in range(20):  # one time from each hundredth
         assert (batches[step]["t"] * 100).long().tolist() == list(range(100))
     assert 0 <= t.min() < 0.01 and 0.99 < t.max() < 1 and t.mean().item() == pytest.approx(0.5, abs=0.02)
 
+
+@pytest.mark.parametrize("focus", [0.0, 0.3, 0.9])
+def test_focus_favours_the_middle_times_and_keeps_all(focus):
+    u = torch.linspace(0, 1, 100_001)[:-1]
+    t = focused(u, focus)
+    assert (t.diff() > 0).all() and t[0] == 0 and t[-1] == pytest.approx(1, abs=1e-4)
+    share = [((t > low) & (t <= low + 0.01)).double().mean().item() * 100 for low in (0.0, 0.495, 0.99)]
+    assert share == pytest.approx([1 / (1 + focus), 1 / (1 - focus), 1 / (1 + focus)], rel=0.05)
+
+
+def test_few_images_are_not_seen_more_often_than_the_limit_allows(settings):
+    settings = change(settings, steps=1000, batch_size=10, max_epochs=3.0)
+    assert limited(settings, 55).steps == 17 and limited(settings, 50_000).steps == 1000
 
 def test_the_average_is_the_weighted_mean_of_all_weights_so_far(data, settings):
     trainer = Trainer(denoiser(), *data, change(settings, ema_length=0.3), 0, "cpu")
@@ -141,6 +156,7 @@ def test_gradients_are_clipped_but_reported_as_they_were(data, settings):
 
 
 def test_mixed_precision_trains(data, settings):
+    assert trained(data, change(settings, precision="bfloat16"))[0].averaged.precision == "bfloat16"
     full, mixed = trained(data, settings)[1], trained(data, change(settings, precision="bfloat16"))[1]
     assert mixed != full and mixed == pytest.approx(full, rel=0.1)
 

@@ -1,0 +1,21 @@
+import pytest
+import torch
+
+from src import device
+
+
+@pytest.mark.parametrize("found, expected", [({"amx_bf16": True}, "bfloat16"), ({"amx_bf16": False}, "float32"), ({}, "float32")])
+def test_auto_takes_bfloat16_where_the_processor_has_matrix_units_for_it(monkeypatch, found, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+    assert device.precision("auto", torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize("supported, expected", [(True, "bfloat16"), (False, "float32")])
+def test_auto_takes_bfloat16_on_gpus_that_compute_it(monkeypatch, supported, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
+    assert device.precision("auto", torch.device("cuda")) == expected
+
+
+@pytest.mark.parametrize("asked", ["float32", "bfloat16"])
+def test_what_is_asked_for_is_taken(asked):
+    assert device.precision(asked, torch.device("cpu")) == asked
