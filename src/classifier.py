@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from src import artifact
 from src.dataset import to_float
 from src.errors import UserError
-from src.frechet import Moments, MomentSums
 from src.params import Classifier as Settings
 from src.randomness import derive, generator
 
@@ -119,14 +118,29 @@ def accuracy(model: Classifier, images: Tensor, labels: Tensor | None, batch_siz
 
 
 @torch.inference_mode()
-def moments(model: Classifier, images: Tensor, batch_size: int = 1000) -> Moments:
-    """Moments of the penultimate features of uint8 images (N, C, H, W)."""
+def features(model: Classifier, images: Tensor, batch_size: int = 1000) -> Tensor:
+    """Penultimate features of uint8 images (N, C, H, W): (N, 128) float32 on the CPU."""
     model.eval()
     device = next(model.parameters()).device
-    sums = MomentSums(FEATURES)
-    for chosen in images.split(batch_size):
-        sums.add(model.features(to_float(chosen).to(device, memory_format=torch.channels_last)).cpu().numpy())
-    return sums.moments()
+    batches = (to_float(chosen).to(device, memory_format=torch.channels_last) for chosen in images.split(batch_size))
+    return torch.cat([model.features(x).cpu() for x in batches])
+
+
+def recognised(model: Classifier, features: Tensor, labels: Tensor | None) -> float | None:
+    """Share of images, by their features (N, 128), taken for the class `labels` (N,) name; in [0, 1].
+
+    None without labels, or where the classifier was trained without them.
+    """
+    if labels is None or model.config.pretext != "labels":
+        return None
+    return float((predictions(model, features) == labels).double().mean())
+
+
+@torch.inference_mode()
+def predictions(model: Classifier, features: Tensor) -> Tensor:
+    """The class that `features` (N, 128) speak for: (N,) int64."""
+    device = next(model.parameters()).device
+    return model.last(features.to(device)).argmax(dim=1).cpu()
 
 
 def save(model: Classifier, path: str | Path, about: dict) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from src.schedule import Schedule
 
 BLUE, ORANGE = "#2f5d8a", "#d9822b"
+COLOURS = (BLUE, ORANGE, "#4f8a4b", "#9b4f8a", "#7a7a7a", "#b8a12f")
 
 plt.rcParams.update(
     {
@@ -105,6 +106,55 @@ def loss_by_noise_level(levels: pd.DataFrame, loss_name: str, note: str) -> Figu
         xlabel="timestep $t$ (0: clean, right: noise)", ylabel=f"mean squared error of {loss_name}",
         title="Held-out loss by noise level",
     )
+    _note(figure, note)
+    return figure
+
+
+def quality_over_steps(sweep: pd.DataFrame, floor: float, note: str) -> Figure:
+    """Distance over network evaluations and over time, and broken strokes.
+
+    Columns sampler, evaluations, images_per_second, fd_digits, broken; `floor` is the distance of real held-out images.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.4))
+    for (name, rows), colour in zip(sweep.groupby("sampler", sort=False), COLOURS, strict=False):
+        style = {"color": colour, "label": name, "marker": "o", "markersize": 3.5}
+        axes[0].plot(rows["evaluations"], rows["fd_digits"], **style)
+        axes[1].plot(1000 / rows["images_per_second"], rows["fd_digits"], **style)
+        axes[2].plot(rows["evaluations"], 100 * rows["broken"], **style)
+    for axis in axes:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(plt.MaxNLocator(5))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
+    for axis in axes[:2]:
+        axis.axhline(floor, color="0.5", linestyle="--", linewidth=1, label="real held-out images")
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.tick_params(axis="y", which="minor", labelsize=7)
+    axes[0].set(xlabel="network evaluations per image", ylabel="fd_digits", title="Quality over evaluations")
+    axes[1].set(xlabel="seconds per 1,000 images", ylabel="fd_digits", title="Quality over time")
+    axes[2].set(xlabel="network evaluations per image", ylabel="images in pieces, %", title="Broken strokes")
+    axes[0].legend(fontsize=6)
+    _note(figure, note)
+    return figure
+
+
+def closest_pairs(generated: Tensor, real: Tensor, distances: list[float], note: str, columns: int = 8) -> Figure:
+    """Generated images (N, C, H, W) uint8, each above the training image nearest to it, with their distance.
+
+    Shows training images: not for publication where those are not.
+    """
+    rows = -(-len(generated) // columns)
+    figure, axes = plt.subplots(2 * rows, columns, figsize=(0.62 * columns, 1.42 * rows + 0.7), squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i, distance in enumerate(distances):
+        row, column = 2 * (i // columns), i % columns
+        _show(axes[row, column], generated[i])
+        _show(axes[row + 1, column], real[i])
+        axes[row, column].set_title(f"{distance:.2f}", fontsize=7)
+    figure.suptitle("Generated (above) and nearest training image (below)")
     _note(figure, note)
     return figure
 

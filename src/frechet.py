@@ -52,10 +52,11 @@ class MomentSums:
         return Moments(self.shift + mean, (self.products - self.count * np.outer(mean, mean)) / (self.count - 1))
 
 
-def moments(features: NDArray) -> Moments:
-    """Moments of features (N, D) that are all in memory."""
+def moments(features: NDArray, batch_size: int = 1000) -> Moments:
+    """Moments of features (N, D) that are all in memory, in their own type."""
     sums = MomentSums(features.shape[1])
-    sums.add(features)
+    for start in range(0, len(features), batch_size):
+        sums.add(features[start : start + batch_size])
     return sums.moments()
 
 

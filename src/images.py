@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,21 @@ from src.errors import UserError
 def file_name(number: int) -> str:
     """Name of image `number`, counted from 1."""
     return f"{number:05d}.png"
+
+
+class PixelDigest:
+    """A name for a sequence of images, by their pixels; grey images and their RGB PNGs have the same one."""
+
+    def __init__(self) -> None:
+        self.sha256 = hashlib.sha256()
+
+    def add(self, images: Tensor) -> None:
+        """Take in uint8 images (B, C, H, W), C 1 or 3."""
+        self.sha256.update(images.expand(-1, 3, -1, -1).contiguous().numpy().tobytes())
+
+    def hex(self) -> str:
+        """First 12 hex digits of the sha256."""
+        return self.sha256.hexdigest()[:12]
 
 
 def write(folder: str | Path, first: int, images: Tensor) -> None:

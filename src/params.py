@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from src.errors import UserError
 
@@ -27,6 +27,19 @@ NotNegative = Annotated[Float, Field(ge=0)]
 Fraction = Annotated[Float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Index = Annotated[int, Field(ge=0)]
+
+
+def _ascending(interval: list[float]) -> list[float]:
+    if interval[0] > interval[1]:
+        raise ValueError(f"expected [low, high], found {interval}")
+    return interval
+
+
+Interval = Annotated[list[Float], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+SamplerName = Annotated[  # method, spacing, and eta where it is not 0
+    str, Field(pattern=r"^(ddpm|ddim|dpmsolver\+\+|sde-dpmsolver\+\+) (leading|trailing|logsnr)( (0|1|0\.\d+))?$")
+]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class Section(BaseModel):
@@ -63,7 +76,7 @@ class Train(Section):
     warmup_steps: Index
     grad_clip: Positive
     accumulation: Count
-    precision: Literal["auto", "float32", "bfloat16"]
+    precision: Precision
     ema: bool
     ema_length: Annotated[Float, Field(gt=0, le=1)]
     focus: Fraction
@@ -82,23 +95,17 @@ class Train(Section):
 
 
 class Sample(Section):
-    method: Literal["ddpm", "ddim", "dpmsolver++"]
+    method: Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
     steps: Count
     spacing: Literal["leading", "trailing", "logsnr"]
     eta: Annotated[Float, Field(ge=0, le=1)]
     guidance: NotNegative
-    guidance_interval: Annotated[list[Float], Field(min_length=2, max_length=2)] | None
+    guidance_interval: Interval | None
     classes: Annotated[list[Index], Field(min_length=1)] | None
     count: Annotated[int, Field(ge=2, le=99_999)]
     batch_size: Count
-    precision: Literal["auto", "float32", "bfloat16"]
+    precision: Precision
     seed: Index
-
-    @model_validator(mode="after")
-    def _interval_ascends(self) -> Sample:
-        if self.guidance_interval and self.guidance_interval[0] > self.guidance_interval[1]:
-            raise ValueError(f"guidance_interval must ascend, found {self.guidance_interval}")
-        return self
 
 
 class Classifier(Section):
@@ -114,6 +121,30 @@ class Fid(Section):
     statistics: Annotated[str, Field(pattern=r"^[^/\\]+\.npz$")] | None
     batch_size: Count
     floor_seed: Index
+
+
+class Quality(Section):
+    neighbours: Count
+    seed: Index
+
+
+class Spread(Section):
+    seeds: Count
+
+
+class Sweep(Section):
+    samplers: Annotated[list[SamplerName], Field(min_length=1)]
+    steps: Annotated[list[Count], Field(min_length=1)]
+    guidance: NotNegative
+    guidance_interval: Interval | None
+    count: Annotated[int, Field(ge=2)]
+    precision: Precision
+    seed: Index
+
+
+class Bound(Section):
+    images: Annotated[int, Field(ge=2)]
+    seed: Index
 
 
 class Figures(Section):
@@ -136,14 +167,19 @@ class Params(Section):
     sample: Sample
     classifier: Classifier
     fid: Fid
+    quality: Quality
+    spread: Spread
+    sweep: Sweep
+    bound: Bound
     figures: Figures
 
     @model_validator(mode="after")
     def _consistent(self) -> Params:
         if self.beta_start > self.beta_end:
             raise ValueError(f"beta_start ({self.beta_start}) must not exceed beta_end ({self.beta_end})")
-        if self.sample.steps > self.timesteps:
-            raise ValueError(f"sample.steps ({self.sample.steps}) must not exceed timesteps ({self.timesteps})")
+        for key, steps in (("sample.steps", self.sample.steps), ("sweep.steps", max(self.sweep.steps))):
+            if steps > self.timesteps:
+                raise ValueError(f"{key} ({steps}) must not exceed timesteps ({self.timesteps})")
         return self
 
 

@@ -15,7 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-NAMES = ("unpack", "classifier", "reference", "train", "sample", "fid", "figures")
+NAMES = (
+    "unpack", "classifier", "reference", "train", "sample", "fid", "quality", "spread", "sweep", "bound", "figures"
+)
 MENDABLE = {
     errno.ENOENT: "`dvc repro` makes what is missing, or `git checkout` brings it back: do so",
     errno.ENOSPC: "free some space", errno.EDQUOT: "free some space",

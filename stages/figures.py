@@ -40,6 +40,11 @@ def main() -> None:
     save("learning_curve", figures.learning_curve(pd.read_csv("plots/learning_curve.csv"), manifest["prediction"], data))
     levels = pd.read_csv("plots/loss_by_noise_level.csv")
     save("loss_by_noise_level", figures.loss_by_noise_level(levels, manifest["prediction"], data))
+    sweep = pd.read_csv("plots/quality_over_steps.csv")
+    images_each = reports.read_json("metrics/sweep.json")["images"]
+    floor, count = metrics["fd_digits_floor_heldout"], metrics["fd_digits_floor_heldout_images"]
+    note = f"{images_each:,} generated images each, {count:,} held-out ones; fewer images raise the distance\n{data}"
+    save("quality_over_steps", figures.quality_over_steps(sweep, floor, note))
     both = {
         name: Schedule(ScheduleConfig(name, p.timesteps, p.beta_start, p.beta_end, p.cosine_s)) for name in ("linear", "cosine")
     }

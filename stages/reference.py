@@ -1,4 +1,4 @@
-"""Moments of the real images, which generated ones are measured against, and the floors: real against real."""
+"""What generated images are measured against: features and moments of real ones, and the floors, real against real."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
+from tqdm import tqdm
 
-from src import artifact, classifier, dataset, device, frechet, inception, params, reports
+from src import artifact, classifier, dataset, device, frechet, inception, neighbours, params, reports, strokes
 from src.randomness import generator
+from src.scores import scores
 
 
 def main() -> None:
@@ -17,37 +20,48 @@ def main() -> None:
     model, _ = classifier.load("models/classifier.safetensors")
     model = model.to(device.best())
 
-    digits = classifier.moments(model, data.images)
+    train, heldout = classifier.features(model, data.images), classifier.features(model, data.heldout_images)
+    digits = frechet.moments(train.numpy())
     frechet.save(digits, "reference/digits.npz")
-    drawn = torch.randperm(len(data.images), generator=generator(p.fid.floor_seed, "floor"))
+    drawn = torch.randperm(len(train), generator=generator(p.fid.floor_seed, "floor"))
     drawn = drawn[: max(2, min(10_000, len(drawn) // 2))]  # of few images half: all of them would be at distance zero
-    about = data.describe() | {
-        "images": len(data.images),
-        "classifier": artifact.digest("models/classifier.safetensors"),
-        "floors": {
-            "heldout": {
-                "images": len(data.heldout_images),
-                "fd_digits": frechet.distance(classifier.moments(model, data.heldout_images), digits),
-            },
-            "train": {
-                "images": len(drawn),
-                "fd_digits": frechet.distance(classifier.moments(model, data.images[drawn]), digits),
-            },
+    distances, _ = neighbours.nearest(data.heldout_images.flatten(1).float() / 255, data.images.flatten(1).float() / 255)
+    save_file(
+        {"features": train[drawn].contiguous(), "heldout_nearest": distances}, "arrays/reference.safetensors"
+    )
+
+    floors = {
+        "heldout": {"images": len(heldout), "broken": strokes.broken(data.heldout_images)}
+        | scores(heldout, train[drawn], digits, p.quality.neighbours, p.quality.seed),
+        "train": {
+            "images": len(drawn), "broken": strokes.broken(data.images[drawn]),
+            "fd_digits": frechet.distance(frechet.moments(train[drawn].numpy()), digits),
         },
     }
+    if data.labels is not None:
+        steps = classifier.train(data.images[drawn], data.labels[drawn], p.classifier, device.best())
+        total = classifier.total_steps(len(drawn), p.classifier)
+        for other, _ in tqdm(steps, desc="classifier on fewer images", unit="step", total=total):
+            pass
+        floors["train"]["cas"] = classifier.accuracy(other, data.heldout_images, data.heldout_labels)
 
+    about = data.describe() | {"images": len(train), "classifier": artifact.digest("models/classifier.safetensors")}
     if p.fid.statistics:
         path = Path("statistics") / p.fid.statistics
         frechet.save(frechet.load(path, inception.DIMS), "reference/inception.npz")
         about["inception"] = {"from": str(path), "reference": artifact.digest(path), "images": None}
     else:
-        decision = inception.decide(p.fid.inception, ready_made=False, images=len(data.images))
+        seen = len(train) + len(heldout) + len(drawn)
+        decision = inception.decide(p.fid.inception, ready_made=False, images=seen)
         if decision.compute:
             network = inception.load().to(device.best())
-            frechet.save(inception.moments(network, data.images, p.fid.batch_size), "reference/inception.npz")
+            real = inception.moments(network, data.images, p.fid.batch_size)
+            frechet.save(real, "reference/inception.npz")
             about["inception"] = {
-                "from": "training images", "reference": artifact.digest("reference/inception.npz"), "images": len(data.images),
+                "from": "training images", "reference": artifact.digest("reference/inception.npz"), "images": len(train),
             }
+            for name, some in (("heldout", data.heldout_images), ("train", data.images[drawn])):
+                floors[name]["fid"] = frechet.distance(inception.moments(network, some, p.fid.batch_size), real)
         else:
             print(f"reference: no Inception moments: {decision.why}", file=sys.stderr)
-    reports.write_json("reference/about.json", about)
+    reports.write_json("reference/about.json", about | {"floors": floors})

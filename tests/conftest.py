@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
 import torch
 
-from src import inception  # first of all: diffusers and pytorch_fid import torchvision, which needs its remedy
+from src import archives, inception  # first of all: diffusers and pytorch_fid import torchvision, which needs its remedy
 from src.denoiser import Denoiser, DenoiserConfig
 from src.params import load as load_params
 from src.schedule import ScheduleConfig
@@ -33,6 +34,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def params():
     return load_params(ROOT / "params.yaml")
+
+
+def fetch_mnist(folder: Path) -> Path:
+    folder.mkdir()
+    mirror = os.environ["MNIST_MIRROR"]
+    for stem in archives.IDX_FILES.values():
+        if "://" in mirror:
+            urllib.request.urlretrieve(f"{mirror}/{stem}.gz", folder / f"{stem}.gz")
+        else:
+            (folder / f"{stem}.gz").write_bytes((Path(mirror) / f"{stem}.gz").read_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mnist(tmp_path_factory):
+    """MNIST as the unpack stage reads it; for tests marked mnist."""
+    return archives.read(fetch_mnist(tmp_path_factory.mktemp("mnist") / "data"), heldout=0.1, seed=0)
 
 
 def schedule_config(name: str = "cosine", timesteps: int = 1000) -> ScheduleConfig:

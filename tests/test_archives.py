@@ -1,8 +1,6 @@
 import gzip
 import io
-import os
 import stat
-import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from PIL import Image
 
 from src import archives, dataset
 from src.errors import UserError
+from tests.conftest import fetch_mnist
 from tools.get_data import write_digits
 
 
@@ -60,20 +59,9 @@ def test_idx_files_keep_their_own_held_out_images(tmp_path, compress):
     assert data.name == "unknown IDX files"
 
 
-def fetch_mnist(folder: Path) -> Path:
-    folder.mkdir()
-    mirror = os.environ["MNIST_MIRROR"]
-    for stem in archives.IDX_FILES.values():
-        if "://" in mirror:
-            urllib.request.urlretrieve(f"{mirror}/{stem}.gz", folder / f"{stem}.gz")
-        else:
-            (folder / f"{stem}.gz").write_bytes((Path(mirror) / f"{stem}.gz").read_bytes())
-    return folder
-
-
 @pytest.mark.mnist
-def test_canonical_mnist_is_known_by_its_pixels(tmp_path):
-    data = archives.read(fetch_mnist(tmp_path / "data"), heldout=0.1, seed=0)
+def test_canonical_mnist_is_known_by_its_pixels(mnist):
+    data = mnist
     assert data.name == "MNIST"
     assert data.images.shape == (60_000, 1, 28, 28) and data.heldout_images.shape == (10_000, 1, 28, 28)
     assert data.class_counts() == [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]  # LeCun's page

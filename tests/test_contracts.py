@@ -128,8 +128,9 @@ def test_every_parameter_has_a_comment():
 
 # --- what reruns when ------------------------------------------------------------------------------------------------
 
-ALL = {"unpack", "classifier", "reference", "train", "sample", "fid", "figures"}
-AFTER_TRAIN = {"train", "sample", "fid", "figures"}
+ALL = set(NAMES)
+AFTER_TRAIN = ALL - {"unpack", "classifier", "reference"}
+MEASURING = {"fid", "quality", "spread", "sweep", "figures"}
 
 
 def expected(key: str) -> set[str]:
@@ -138,8 +139,10 @@ def expected(key: str) -> set[str]:
     if section in ("seed", "schedule", "timesteps", "beta_start", "beta_end", "cosine_s", "model", "train"):
         return AFTER_TRAIN
     return {
-        "unpack": ALL, "classifier": {"classifier", "reference", "fid", "figures"}, "sample": {"sample", "fid", "figures"},
-        "fid": {"reference", "fid", "figures"}, "figures": {"figures"},
+        "unpack": ALL, "classifier": {"classifier", "reference"} | MEASURING,
+        "sample": {"sample", "fid", "quality", "spread", "figures"},
+        "fid": {"reference"} | MEASURING, "quality": {"reference"} | MEASURING,
+        "spread": {"spread"}, "sweep": {"sweep", "figures"}, "bound": {"bound"}, "figures": {"figures"},
     }[section]
 
 
@@ -196,9 +199,10 @@ def test_other_bytes_in_data_rerun_everything(fresh):
 @pytest.mark.parametrize(
     "path, reruns",
     [
-        ("src/figures.py", {"figures"}), ("src/trainer.py", AFTER_TRAIN), ("src/archives.py", ALL),
-        ("src/images.py", {"sample", "fid", "figures"}), ("src/inception.py", {"reference", "fid", "figures"}),
-        ("stages/__main__.py", set()), ("src/params.py", set()), ("statistics/mnist.npz", {"reference", "fid", "figures"}),
+        ("src/figures.py", {"quality", "figures"}), ("src/trainer.py", AFTER_TRAIN), ("src/archives.py", ALL),
+        ("src/images.py", {"sample", "fid", "quality", "spread", "figures"}), ("src/inception.py", {"reference"} | MEASURING),
+        ("src/bound.py", {"bound"}), ("statistics/mnist.npz", {"reference"} | MEASURING),
+        ("stages/__main__.py", set()), ("src/params.py", set()),
     ],
 )
 def test_changed_code_reruns_what_uses_it(fresh, path, reruns):

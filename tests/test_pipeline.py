@@ -9,13 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
 
-from src import denoiser, frechet, images, inception
+from src import classifier, denoiser, frechet, images, inception
 from stages import fid as fid_stage
 from stages import reference as reference_stage
+from stages.__main__ import NAMES
 from tests.conftest import ROOT, clone_into, commit, run
 from tests.test_archives import make_zip, pictures, png
 from tests.test_inception import COMMAND
@@ -27,6 +29,8 @@ SMALL = {
     "train": {"steps": 40, "evaluate_interval": 20, "sample_interval": 20, "checkpoint_interval": 10, "warmup_steps": 5},
     "sample": {"count": 150, "batch_size": 100, "steps": 5},
     "classifier": {"epochs": 2},
+    "spread": {"seeds": 2},
+    "sweep": {"samplers": ["ddim trailing", "dpmsolver++ logsnr"], "steps": [2, 4], "count": 60},
 }
 
 
@@ -58,7 +62,7 @@ def finished(tmp_path_factory) -> Path:
     run("python", "-m", "tools.get_data", "digits", cwd=folder)
     set_params(folder, SMALL)
     done = run("dvc", "repro", cwd=folder)
-    assert set(ran(done)) == {"unpack", "classifier", "reference", "train", "sample", "fid", "figures"}
+    assert set(ran(done)) == set(NAMES)
     commit(folder)
     return folder
 
@@ -92,7 +96,8 @@ def test_metrics_say_how_they_were_obtained(finished):
 
 def test_all_figures_and_previews_are_there(finished):
     assert {path.name for path in (finished / "figures").iterdir()} == {
-        "reverse_process.png", "samples_by_class.png", "learning_curve.png", "loss_by_noise_level.png", "schedules.png"
+        "reverse_process.png", "samples_by_class.png", "learning_curve.png", "loss_by_noise_level.png", "schedules.png",
+        "quality_over_steps.png",
     }
     assert {path.name for path in (finished / "training_samples").iterdir()} == {"step_000020.png", "step_000040.png"}
     curve = (finished / "plots/learning_curve.csv").read_text().splitlines()
@@ -112,7 +117,7 @@ def test_nothing_changed_reruns_nothing(copy):
 def test_other_sampling_does_not_retrain_and_going_back_comes_from_the_run_cache(copy):
     before = digest(copy, "metrics/fid.json", "generated_images/00001.png")
     set_params(copy, {"sample": {"steps": 3}})
-    assert ran(run("dvc", "repro", cwd=copy)) == ["sample", "fid", "figures"]
+    assert set(ran(run("dvc", "repro", cwd=copy))) == {"sample", "fid", "quality", "spread", "figures"}
     assert digest(copy, "metrics/fid.json", "generated_images/00001.png") != before
     set_params(copy, {"sample": {"steps": 5}})
     assert ran(run("dvc", "repro", cwd=copy)) == []
@@ -122,7 +127,7 @@ def test_other_sampling_does_not_retrain_and_going_back_comes_from_the_run_cache
 def test_other_training_and_back_comes_from_the_run_cache_too(copy):
     before = digest(copy, "models/model.safetensors", "plots/learning_curve.csv", "figures/samples_by_class.png")
     set_params(copy, {"seed": 1})
-    assert ran(run("dvc", "repro", cwd=copy)) == ["train", "sample", "fid", "figures"]
+    assert set(ran(run("dvc", "repro", cwd=copy))) == set(NAMES) - {"unpack", "classifier", "reference"}
     set_params(copy, {"seed": 0})
     assert ran(run("dvc", "repro", cwd=copy)) == []
     assert digest(copy, "models/model.safetensors", "plots/learning_curve.csv", "figures/samples_by_class.png") == before
@@ -133,7 +138,7 @@ def test_everything_from_scratch_gives_the_same_bits(copy):
              "generated_images/00077.png", "plots/learning_curve.csv"]
     before = digest(copy, *names)
     done = run("dvc", "repro", "--force", "--no-run-cache", cwd=copy)
-    assert len(ran(done)) == 7 and digest(copy, *names) == before
+    assert len(ran(done)) == len(NAMES) and digest(copy, *names) == before
 
 
 def test_training_that_was_killed_goes_on_where_it_was(copy):
@@ -170,7 +175,7 @@ train.main()
 
 def test_experiments_are_run_shown_compared_and_applied(copy):
     done = run("dvc", "exp", "run", "--name", "straight", "-S", "schedule=linear", cwd=copy)
-    assert ran(done) == ["train", "sample", "fid", "figures"]
+    assert set(ran(done)) == set(NAMES) - {"unpack", "classifier", "reference"}
     assert "linear" in run("dvc", "params", "diff", cwd=copy).stdout
     difference = json.loads(run("dvc", "metrics", "diff", "--json", cwd=copy).stdout)
     assert "fd_digits" in difference["metrics/fid.json"] and "metrics/data.json" not in difference
@@ -244,12 +249,66 @@ def test_samples_of_another_data_set_are_not_measured(copy):
     assert done.returncode == 1 and "(another)" in done.stderr
 
 
+def test_images_that_are_not_the_ones_sampled_are_not_measured(copy):
+    first, second = (copy / "generated_images" / f"0000{k}.png" for k in (1, 2))
+    first.write_bytes(second.read_bytes())
+    done = run("python", "-m", "stages", "fid", cwd=copy, check=False)
+    assert done.returncode == 1 and "generated_images/, its pixels" in done.stderr and "dvc repro --force sample" in done.stderr
+
+
+@pytest.mark.parametrize("name, room", [("model", denoiser), ("classifier", classifier)])
+def test_images_or_floors_of_another_model_are_not_measured(copy, name, room):
+    path = copy / f"models/{name}.safetensors"
+    model, about = room.load(path)
+    path.unlink()  # a link into DVC's cache, perhaps
+    room.save(model, path, about | {"step": 12345})
+    done = run("python", "-m", "stages", "fid", cwd=copy, check=False)
+    assert done.returncode == 1 and f"models/{name}.safetensors: found" in done.stderr and "dvc repro" in done.stderr
+
+
+def test_every_score_stands_beside_its_floor(finished):
+    found = metrics(finished, "quality")
+    for name in (
+        "precision", "recall", "density", "coverage", "kid_digits", "class_distance", "nearest_train_median", "memorised"
+    ):
+        assert found[name] is not None and found[f"{name}_floor_heldout"] is not None
+    assert 0 <= found["cas"] < found["cas_floor_train"] <= 1
+    assert found["fd_digits_infinity"] is None  # 150 images are too few for a line
+    shares = pd.read_csv(finished / "plots/class_shares.csv")
+    assert shares[["train", "generated", "heldout"]].sum().tolist() == pytest.approx([1, 1, 1], abs=1e-4)
+    assert (finished / "memorisation/closest_pairs.png").exists()
+
+
+def test_the_spread_begins_with_the_images_that_were_measured(finished):
+    rows = pd.read_csv(finished / "plots/spread.csv")
+    assert rows["seed"].tolist() == [0, 1]
+    assert rows["fd_digits"][0] == pytest.approx(metrics(finished, "fid")["fd_digits"], rel=1e-4)
+    assert rows["fd_digits"][1] == pytest.approx(rows["fd_digits"][0], rel=0.5) and rows["fd_digits"][1] != rows["fd_digits"][0]
+    found = metrics(finished, "spread")
+    assert found["fd_digits_mean"] == pytest.approx(rows["fd_digits"].mean(), rel=1e-4) and found["fd_digits_sd"] > 0
+
+
+def test_the_sweep_scores_every_sampler_at_every_count_of_steps(finished):
+    rows = pd.read_csv(finished / "plots/quality_over_steps.csv")
+    assert rows[["sampler", "steps"]].to_records(index=False).tolist() == [
+        (sampler, steps) for sampler in ("ddim trailing", "dpmsolver++ logsnr") for steps in (2, 4)
+    ]
+    assert (rows["evaluations"] >= rows["steps"]).all() and (rows["images_per_second"] > 0).all()
+    assert metrics(finished, "sweep")["best_fd_digits"] == pytest.approx(rows["fd_digits"].min(), rel=1e-4)
+
+
+def test_the_bound_adds_up(finished):
+    found = metrics(finished, "bound")
+    assert found["bits_per_dim"] == pytest.approx(found["prior"] + found["diffusion"] + found["reconstruction"])
+    assert 0 < found["bits_per_dim"] < 20 and found["images"] == 179
+
+
 def test_ready_made_statistics_take_the_place_of_the_real_images(copy):
     import numpy as np
 
     np.savez(copy / "statistics/mnist.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     set_params(copy, {"fid": {"statistics": "mnist.npz", "inception": "never"}})
-    assert ran(run("dvc", "repro", cwd=copy))[:2] == ["reference", "fid"]
+    assert set(ran(run("dvc", "repro", cwd=copy))) >= {"reference", "fid"}
     assert json.loads((copy / "reference/about.json").read_text())["inception"]["from"] == "statistics/mnist.npz"
     np.savez(copy / "statistics/mnist.npz", mu=np.zeros(64), sigma=np.eye(64))
     done = run("dvc", "repro", cwd=copy, check=False)
@@ -259,10 +318,12 @@ def test_ready_made_statistics_take_the_place_of_the_real_images(copy):
 def test_fid_by_the_stages_equals_what_pytorch_fid_prints(copy, weights, monkeypatch):
     """With ready-made statistics and (stand-in) weights, `auto` computes it on a CPU, too."""
     manifest = json.loads((copy / "generated/manifest.json").read_text())
-    manifest |= {"count": 12, "labels": manifest["labels"][:12]}
-    (copy / "generated/manifest.json").write_text(json.dumps(manifest))
     for path in sorted((copy / "generated_images").iterdir())[12:]:
         path.unlink()
+    pixels = images.PixelDigest()
+    pixels.add(images.read(copy / "generated_images", 12))
+    manifest |= {"count": 12, "labels": manifest["labels"][:12], "pixels": pixels.hex()}
+    (copy / "generated/manifest.json").write_text(json.dumps(manifest))
     statistics = inception.moments(inception.load(), inception_pictures(12, 2), 12)
     frechet.save(statistics, copy / "statistics/mnist.npz")
     set_params(copy, {"fid": {"statistics": "mnist.npz", "inception": "auto"}})

@@ -8,6 +8,7 @@ import pytest
 from tests.conftest import ROOT, run
 
 README = (ROOT / "README.md").read_text()
+DOCS = (ROOT / "docs" / "metrics.md").read_text()
 METRICS = {
     f"{path.stem}.{key}": value
     for path in (ROOT / "metrics").glob("*.json") for key, value in json.loads(path.read_text()).items()
@@ -26,6 +27,21 @@ def test_a_number_in_the_readme_is_the_one_in_the_metrics(name, shown, percent):
     plain = shown.replace(",", "")
     decimals = len(plain.partition(".")[2])
     assert float(plain) == round(METRICS[name] * (100 if percent else 1), decimals)
+
+
+def test_numbers_in_the_table_of_metrics_are_those_in_the_metrics():
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| [^|]+ \| (.+) \|$", DOCS, re.MULTILINE)
+    assert {name for name, _ in rows} >= {"fid.fd_digits", "quality.recall", "quality.memorised", "bound.bits_per_dim"}
+    for name, cells in rows:
+        value, *floors = cells.split("|")
+        allowed = [METRICS.get(key) for key in (f"{name}_floor_heldout", f"{name}_floor_train", "classifier.heldout_accuracy")]
+        for cell, expected in [(value, [METRICS[name]]), *((floor, allowed) for floor in floors)]:
+            shown = re.match(r" *(-?[\d.]+)", cell)
+            if shown:
+                decimals = len(shown[1].partition(".")[2])
+                assert float(shown[1]) in [round(number, decimals) for number in expected if number is not None], (name, cell)
+            else:
+                assert cell.strip() in ("", "not measured"), (name, cell)
 
 
 def test_the_readme_says_that_fid_was_not_measured_exactly_as_long_as_it_was_not():
@@ -53,6 +69,6 @@ def test_pictures_in_git_are_the_figures_of_generated_images_alone():
     suffixes = (".png", ".gz", ".zip", ".npy", ".jpg", ".gif")
     assert sorted(path for path in tracked if path.endswith(suffixes)) == [
         f"figures/{name}.png" for name in (
-            "learning_curve", "loss_by_noise_level", "reverse_process", "samples_by_class", "schedules"
+            "learning_curve", "loss_by_noise_level", "quality_over_steps", "reverse_process", "samples_by_class", "schedules"
         )
     ]

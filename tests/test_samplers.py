@@ -6,6 +6,7 @@ from diffusers.schedulers import scheduling_ddpm
 from src.dataset import to_pixels
 from src.errors import UserError
 from src.samplers import ImageNoise, draw_classes, sample
+from src.sde import sample_sde
 from tests.conftest import denoiser
 from tests.test_schedule import oracle
 
@@ -107,6 +108,32 @@ def test_dpm_solver_equals_diffusers(schedule, steps, spacing, prediction):
     *_, last = sample(model, ours, timesteps, "dpmsolver++", label=LABEL, clip=False)
     expected = walk_diffusers(scheduler, model, theirs(), LABEL, dict)
     torch.testing.assert_close(last.x0, expected, rtol=1e-3, atol=1e-3)  # its sigmas are float32
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("steps", [1, 2, 5, 20])
+@pytest.mark.parametrize("spacing", ["trailing", "logsnr"])
+def test_the_stochastic_solver_equals_diffusers(schedule, steps, spacing, prediction):
+    ours, theirs = Draws(steps + 1), Draws(steps + 1)
+    model, scheduler = both(
+        prediction, schedule, DPMSolverMultistepScheduler, solver_order=2, algorithm_type="sde-dpmsolver++",
+        solver_type="midpoint", final_sigmas_type="zero",
+    )
+    timesteps = model.schedule.sampling_timesteps(steps, spacing)
+    scheduler.set_timesteps(timesteps=timesteps)
+    *_, last = sample_sde(model, ours, timesteps, label=LABEL, clip=False)
+    expected = walk_diffusers(scheduler, model, theirs(), LABEL, lambda: {"variance_noise": theirs()})
+    torch.testing.assert_close(last.x0, expected, rtol=1e-3, atol=1e-3)  # its sigmas are float32
+
+
+@torch.no_grad()
+def test_the_stochastic_solver_without_noise_is_dpm_solver(prediction):
+    model, _ = both(prediction, "cosine", DDIMScheduler)
+    timesteps = model.schedule.sampling_timesteps(9, "logsnr")
+    *_, plain = sample(model, Draws(1), timesteps, "dpmsolver++", guidance=2.0, guidance_interval=(-3.0, 1.0), label=LABEL)
+    *_, none = sample_sde(model, Draws(1), timesteps, 0.0, 2.0, (-3.0, 1.0), LABEL)
+    torch.testing.assert_close(none.x0, plain.x0, rtol=1e-9, atol=1e-9)
 
 
 @torch.no_grad()

@@ -16,7 +16,8 @@ def main() -> None:
     console = Console(highlight=False)
     console.print(metrics())
     console.print(timings())
-    console.print("Pictures: figures/ (for the report), generated_images/ (the samples), training_samples/ (on the way)")
+    console.print("Pictures: figures/ (for the report), generated_images/, training_samples/ (on the way),")
+    console.print("          memorisation/ (generated beside the nearest training images)")
     console.print("Next: dvc exp run -S schedule=linear, then dvc metrics diff; README.md has more")
 
 

@@ -1,0 +1,15 @@
+"""Broken strokes: digits that fall into more than one piece."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+from torch import Tensor
+
+TOUCHING = np.ones((3, 3))  # diagonal neighbours belong together
+
+
+def broken(images: Tensor, threshold: int = 100) -> float:
+    """Share of uint8 images (N, C, H, W) whose pixels above `threshold` do not hang together; in [0, 1]."""
+    strokes = images.amax(dim=1).numpy() > threshold
+    return float(np.mean([ndimage.label(stroke, TOUCHING)[1] > 1 for stroke in strokes]))

@@ -1,0 +1,47 @@
+"""Quality over steps: score several samplers at several step counts on one model, with what each costs."""
+
+from __future__ import annotations
+
+import time
+
+from tqdm import tqdm
+
+from src import classifier, denoiser, device, drawing, frechet, params, reports, strokes
+
+
+def main() -> None:
+    p = params.load()
+    model, about = denoiser.load("models/model.safetensors")
+    model = model.to(device.best())
+    model.precision = device.precision(p.sweep.precision, device.best())
+    instrument, _ = classifier.load("models/classifier.safetensors")
+    instrument = instrument.to(device.best())
+    reference = frechet.load("reference/digits.npz", classifier.FEATURES)
+    counts = about["class_counts"] if model.conditional else []
+    labels = drawing.choose_labels(None, counts, p.sweep.seed, p.sweep.count)
+
+    rows = []
+    for name in p.sweep.samplers:
+        method, spacing, *eta = name.split()
+        for steps in tqdm(p.sweep.steps, desc=name, unit="setting"):
+            guidance = p.sweep.guidance if model.conditional else 1.0
+            sampler = drawing.Sampler(method, steps, spacing, float(eta[0]) if eta else 0.0, guidance, p.sweep.guidance_interval)
+            started = time.perf_counter()
+            images = drawing.draw(model, sampler, p.sweep.seed, p.sweep.count, labels)
+            seconds = time.perf_counter() - started
+            features = classifier.features(instrument, images)
+            rows.append({
+                "sampler": name, "steps": steps, "evaluations": sampler.evaluations(model),
+                "images_per_second": len(images) / seconds,
+                "fd_digits": frechet.distance(frechet.moments(features.numpy()), reference),
+                "accuracy": classifier.recognised(instrument, features, labels), "broken": strokes.broken(images),
+            })
+    reports.write_csv("plots/quality_over_steps.csv", rows)
+    best = min(rows, key=lambda row: row["fd_digits"])
+    reports.write_json(
+        "metrics/sweep.json",
+        {key: about[key] for key in ("dataset", "dataset_fingerprint")} | {
+            "images": p.sweep.count, "best_sampler": best["sampler"], "best_steps": best["steps"],
+            "best_evaluations": best["evaluations"], "best_fd_digits": best["fd_digits"],
+        },
+    )

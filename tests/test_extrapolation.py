@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+
+from src.extrapolation import to_infinity
+from src.frechet import Moments, distance, moments
+
+D = 16
+
+
+def features(count: int, seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, D)) + 0.1
+
+
+def test_the_limit_is_nearer_the_truth_than_the_plain_distance():
+    reference, truth = Moments(np.zeros(D), np.eye(D)), D * 0.1**2
+    plain = [distance(moments(features(600, seed)), reference) - truth for seed in range(8)]
+    limits = [to_infinity(features(600, seed), reference, 0) - truth for seed in range(8)]
+    assert abs(np.mean(limits)) < 0.3 * abs(np.mean(plain)) and np.mean(plain) > 0.1
+
+
+def test_it_is_the_intercept_of_the_line_and_follows_from_the_seed():
+    some, reference = features(500, 0), Moments(np.zeros(D), np.eye(D))
+    assert to_infinity(some, reference, 3) == to_infinity(some, reference, 3) != to_infinity(some, reference, 4)
+    assert to_infinity(some, reference, 3) < distance(moments(some), reference)
+
+
+@pytest.mark.parametrize("count, enough", [(63, False), (64, True)])
+def test_too_few_images_have_no_limit(count, enough):
+    assert (to_infinity(features(count, 0), Moments(np.zeros(D), np.eye(D)), 0) is not None) == enough

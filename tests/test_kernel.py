@@ -1,0 +1,34 @@
+import numpy as np
+import pytest
+import torch
+
+from src.kernel import discrepancy, kid
+
+
+def cloud(count: int, seed: int, shift: float = 0.0) -> torch.Tensor:
+    return torch.randn(count, 6, generator=torch.Generator().manual_seed(seed)) + shift
+
+
+def test_the_estimate_is_that_of_the_definition():
+    x, y = cloud(12, 0).double(), cloud(12, 1, 0.5).double()
+
+    def kernel(a, b):
+        return (float(a @ b) / 6 + 1) ** 3
+
+    n = len(x)
+    pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
+    within = sum(kernel(x[i], x[j]) + kernel(y[i], y[j]) for i, j in pairs) / (n * (n - 1))
+    expected = within - 2 * np.mean([kernel(a, b) for a in x for b in y])
+    assert float(discrepancy(x, y)) == pytest.approx(expected, rel=1e-10)
+
+
+def test_equal_distributions_are_at_zero_without_bias():
+    values = [float(discrepancy(cloud(100, 2 * i).double(), cloud(100, 2 * i + 1).double())) for i in range(200)]
+    assert abs(np.mean(values)) < 3 * np.std(values) / len(values) ** 0.5 and min(values) < 0
+
+
+def test_it_grows_with_the_shift_and_follows_from_the_seed():
+    found = [kid(cloud(500, 0), cloud(400, 1, shift), seed=0, subsets=10, size=200)[0] for shift in (0.0, 0.2, 0.5, 1.0)]
+    assert found == sorted(found) and found[-1] > 10 * abs(found[0])
+    arguments = (cloud(500, 0), cloud(400, 1))
+    assert kid(*arguments, seed=0) == kid(*arguments, seed=0) != kid(*arguments, seed=1)
