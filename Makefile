@@ -26,7 +26,7 @@ run: install  ## get the data, run the pipeline, print metrics and timings (DATA
 
 .PHONY: samples
 samples: install  ## without data or training: fetch the committed model, draw, measure and make the figures
-	dvc pull --quiet models/model.safetensors models/classifier.safetensors reference
+	dvc pull --quiet models/model.safetensors models/classifier.safetensors reference/
 	@rm -f .scratch/stages.jsonl
 	dvc repro --single-item --force sample fid figures
 	@python -m tools.summary

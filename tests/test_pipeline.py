@@ -207,7 +207,7 @@ def test_a_clone_samples_measures_and_draws_without_data_or_training(copy, tmp_p
     assert len(pushed) == 5  # model, classifier, reference/ (its list and two files): no data, no arrays, no samples
     clone = tmp_path / "clone"
     run("git", "clone", "--quiet", str(copy), str(clone), cwd=tmp_path)
-    run("dvc", "pull", "models/model.safetensors", "models/classifier.safetensors", "reference", cwd=clone)
+    run("dvc", "pull", "models/model.safetensors", "models/classifier.safetensors", "reference/", cwd=clone)
     assert not (clone / "data").exists() and not (clone / "arrays").exists()
     done = run("dvc", "repro", "--single-item", "--force", "sample", "fid", "figures", cwd=clone)
     assert ran(done) == ["sample", "fid", "figures"]
@@ -215,7 +215,7 @@ def test_a_clone_samples_measures_and_draws_without_data_or_training(copy, tmp_p
         copy, "metrics/fid.json", "generated_images/00150.png"
     )
     set_params(clone, {"sample": {"steps": 3}})
-    assert ran(run("dvc", "repro", "--allow-missing", cwd=clone)) == ["sample", "fid", "figures"]
+    assert ran(run("dvc", "repro", "--allow-missing", "figures", cwd=clone)) == ["sample", "fid", "figures"]
 
 
 @pytest.mark.parametrize("colour", [True, False])
