@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -13,11 +12,8 @@ from torch import Tensor
 from src.dataset import to_pixels
 from src.denoiser import Denoiser
 from src.errors import UserError
-from src.samplers import ImageNoise, Step, draw_classes, sample
+from src.samplers import ImageNoise, Method, Step, draw_classes, sample
 from src.schedule import Spacing
-from src.sde import sample_sde
-
-Method = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
 
 
 @dataclass(frozen=True)
@@ -50,10 +46,7 @@ def walks(
         numbers = range(int(chosen[0]) + 1, int(chosen[-1]) + 2)
         noise = ImageNoise(seed, numbers, (unet.image_channels, unet.image_size, unet.image_size), device)
         label = None if labels is None else labels[chosen].to(device)
-        if sampler.method == "sde-dpmsolver++":
-            yield numbers, sample_sde(denoiser, noise, timesteps, sampler.eta, sampler.guidance, interval, label)
-        else:
-            yield numbers, sample(denoiser, noise, timesteps, sampler.method, sampler.eta, sampler.guidance, interval, label)
+        yield numbers, sample(denoiser, noise, timesteps, sampler.method, sampler.eta, sampler.guidance, interval, label)
 
 
 def draw(denoiser: Denoiser, sampler: Sampler, seed: int, count: int, labels: Tensor | None) -> Tensor:

@@ -72,6 +72,7 @@ class Train(Section):
     max_epochs: Positive
     batch_size: Count
     lr: Positive
+    muon_lr: Positive | None
     weight_decay: NotNegative
     warmup_steps: Index
     grad_clip: Positive
@@ -80,6 +81,7 @@ class Train(Section):
     ema: bool
     ema_length: Annotated[Float, Field(gt=0, le=1)]
     focus: Fraction
+    focus_at: Annotated[Float, Field(ge=0, le=1)]
     augment_rotation: Annotated[Float, Field(ge=0, le=45)]
     augment_shift: NotNegative
     workers: Index

@@ -1,4 +1,4 @@
-"""From noise to images: DDPM, DDIM(eta) and DPM-Solver++(2M), as one generator that yields every step.
+"""From noise to images: DDPM, DDIM(eta) and DPM-Solver++(2M, eta), as one generator that yields every step.
 
 The caller decides what becomes of the steps: the last one's x0 is the image, all of them are a figure or an animation.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,7 +17,8 @@ from src.denoiser import Denoiser
 from src.errors import UserError
 from src.randomness import generator
 
-Method = Literal["ddpm", "ddim", "dpmsolver++"]
+Method = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
+ETA = {"ddpm": 1.0, "dpmsolver++": 0.0}  # methods that are another at this share of fresh noise
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,14 @@ def sample(
 
     `noise` gives x_T at its first call and the noise of each stochastic step at later ones. `clip` bounds each predicted
     x0 to [-1, 1] before it is used further. Guidance acts where the log-SNR lies in `guidance_interval` (Kynkaanniemi et
-    al. 2024): elsewhere it costs variety, and a second evaluation, for nothing. ddpm is ddim with eta 1: the same posterior
+    al. 2024): elsewhere it costs variety, and a second evaluation, for nothing. `eta` is the share of fresh noise in a step
+    of ddim and sde-dpmsolver++: 1 is the reverse diffusion with all its noise. ddpm is ddim with eta 1: the same posterior
     (Song et al. 2021, "Denoising Diffusion Implicit Models", section 4.1), which also defines it for fewer steps than it
-    was trained with.
+    was trained with. dpmsolver++ is sde-dpmsolver++ with eta 0.
     """
-    if method not in ("ddpm", "ddim", "dpmsolver++"):
-        raise UserError(f"sample.method: expected 'ddpm', 'ddim' or 'dpmsolver++', found {method!r}")
+    if method not in get_args(Method):
+        raise UserError(f"sample.method: expected one of {', '.join(get_args(Method))}, found {method!r}")
+    eta = ETA.get(method, eta)
     alpha_bars = [float(denoiser.schedule.alpha_bar[t]) for t in timesteps] + [1.0]
     x_t, previous = noise(), None
     for i, t in enumerate(timesteps):
@@ -85,12 +88,13 @@ def sample(
         if i + 1 == len(timesteps):
             return  # from here to alpha_bar = 1 every method lands on x0
         with torch.inference_mode():
-            if method == "dpmsolver++":
-                x_next = _dpm_solver_step(x_t, x0, previous, alpha_bars[max(i - 1, 0)], alpha_bars[i], alpha_bars[i + 1])
-                previous = x0
+            if method in ("ddpm", "ddim"):
+                x_t = _ddim_step(x_t, x0, alpha_bars[i], alpha_bars[i + 1], eta, noise)
             else:
-                x_next = _ddim_step(x_t, x0, alpha_bars[i], alpha_bars[i + 1], 1.0 if method == "ddpm" else eta, noise)
-            x_t = x_next
+                x_t = _dpm_solver_step(
+                    x_t, x0, previous, alpha_bars[max(i - 1, 0)], alpha_bars[i], alpha_bars[i + 1], eta, noise
+                )
+                previous = x0
 
 
 def _ddim_step(
@@ -104,16 +108,21 @@ def _ddim_step(
 
 
 def _dpm_solver_step(
-    x_t: Tensor, x0: Tensor, previous: Tensor | None, alpha_bar_last: float, alpha_bar: float, alpha_bar_next: float
+    x_t: Tensor, x0: Tensor, previous: Tensor | None, alpha_bar_last: float, alpha_bar: float, alpha_bar_next: float,
+    eta: float, noise: Callable[[], Tensor],
 ) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): linear extrapolation of x0 in lambda, the half log-SNR."""
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2) and, with eta 1, its SDE version (their appendix on SDE-DPM-Solver++).
+
+    x0 is extrapolated linearly in lambda, the half log-SNR, from the last two predictions.
+    """
     def half_log_snr(a: float) -> float:
         return 0.5 * math.log(a / (1 - a))
 
     h = half_log_snr(alpha_bar_next) - half_log_snr(alpha_bar)
-    if previous is None:
-        d = x0
-    else:
+    d = x0
+    if previous is not None:
         r = (half_log_snr(alpha_bar) - half_log_snr(alpha_bar_last)) / h
         d = x0 + (x0 - previous) / (2 * r)
-    return math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar)) * x_t - math.sqrt(alpha_bar_next) * math.expm1(-h) * d
+    kept = math.sqrt((1 - alpha_bar_next) / (1 - alpha_bar)) * math.exp(-eta * h)
+    x_next = kept * x_t - math.sqrt(alpha_bar_next) * math.expm1(-(1 + eta) * h) * d
+    return x_next + math.sqrt((1 - alpha_bar_next) * -math.expm1(-2 * eta * h)) * noise() if eta > 0 else x_next

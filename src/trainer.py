@@ -21,6 +21,7 @@ from src import device as devices
 from src.dataset import to_float
 from src.denoiser import Denoiser
 from src.errors import UserError
+from src.muon import Muon
 from src.params import Train
 from src.randomness import derive, generator
 
@@ -71,7 +72,7 @@ class Batches(TorchDataset):
         x0 = augment(x0, self.settings.augment_rotation, self.settings.augment_shift, random)
         # One time from each of B equal ranges of [0, 1): less noise in the gradient (Kingma et al. 2021, appendix I.1).
         u = (torch.arange(len(x0)) + torch.rand(len(x0), generator=random)) / len(x0)
-        t = focused(u, self.settings.focus)
+        t = focused(u, self.settings.focus, self.settings.focus_at)
         batch = {"x0": x0, "eps": torch.randn(x0.shape, generator=random), "t": t}
         if self.labels is not None:
             dropped = torch.rand(len(x0), generator=random) < self.label_dropout
@@ -79,10 +80,10 @@ class Batches(TorchDataset):
         return batch
 
 
-def focused(u: Tensor, focus: float) -> Tensor:
-    """Times from uniform `u` in [0, 1), such that middle ones come more often: the middle 1 / (1 - focus) times as often
-    as at focus 0, the ends 1 / (1 + focus). (B,) float32, monotonic in u."""
-    return u + focus / (2 * math.pi) * torch.sin(2 * math.pi * u)
+def focused(u: Tensor, focus: float, at: float) -> Tensor:
+    """Times from uniform `u` in [0, 1), such that those around `at` come more often: they 1 / (1 - focus) times as often as
+    at focus 0, those half a unit away, seen as on a circle, 1 / (1 + focus). (B,) float32 in [0, 1]."""
+    return (u + focus / (2 * math.pi) * torch.sin(2 * math.pi * u) + at - 0.5) % 1
 
 
 def augment(images: Tensor, rotation: float, shift: float, random: torch.Generator) -> Tensor:
@@ -108,12 +109,27 @@ def limited(settings: Train, count: int) -> Train:
     return settings.model_copy(update={"steps": min(settings.steps, most)})
 
 
-def learning_rate(step: int, settings: Train) -> float:
-    """Linear warm-up, then cosine annealing to zero at the last step (Loshchilov and Hutter 2017). `step` from 0."""
+def annealing(step: int, settings: Train) -> float:
+    """Share of the peak learning rate: linear warm-up, then a cosine to zero at the last step (Loshchilov and Hutter 2017).
+
+    `step` counts from 0.
+    """
     if step < settings.warmup_steps:
-        return settings.lr * (step + 1) / settings.warmup_steps
+        return (step + 1) / settings.warmup_steps
     done = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * done))
+    return 0.5 * (1 + math.cos(math.pi * done))
+
+
+def optimizers(denoiser: Denoiser, settings: Train) -> list[torch.optim.Optimizer]:
+    """AdamW for all weights, or Muon for the matrices inside the network and AdamW for the rest."""
+    matrices = denoiser.unet.matrices() if settings.muon_lr else []
+    chosen = {id(weight) for weight in matrices}
+    others = [weight for weight in denoiser.parameters() if id(weight) not in chosen]
+    found = [torch.optim.AdamW(others, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)]
+    if matrices:
+        dtype = getattr(torch, denoiser.precision)
+        found.append(Muon(matrices, lr=settings.muon_lr, weight_decay=settings.weight_decay, dtype=dtype))
+    return found
 
 
 def ema_decay(step: int, length: float) -> float:
@@ -137,9 +153,8 @@ class Trainer:
             images, labels if denoiser.conditional else None, denoiser.config.unet.classes, settings,
             denoiser.config.label_dropout, seed,
         )
-        self.optimizer = torch.optim.AdamW(
-            denoiser.parameters(), lr=settings.lr, weight_decay=settings.weight_decay, fused=True
-        )
+        self.optimizers = optimizers(denoiser, settings)
+        self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         self.step = 0
 
     def run(self) -> Iterator[Step]:
@@ -153,9 +168,9 @@ class Trainer:
 
     def _take(self, batch: dict[str, Tensor]) -> Step:
         self.denoiser.train()  # a caller may have evaluated it
-        lr = learning_rate(self.step, self.settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        share = annealing(self.step, self.settings)
+        for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
+            optimizer.param_groups[0]["lr"] = share * peak
         steps = len(self.denoiser.schedule)
         batch["t"] = (batch["t"] * steps).long().clamp(0, steps - 1)  # float32 rounds the last of [0, 1) up to 1
         total = 0.0
@@ -170,17 +185,18 @@ class Trainer:
         grad_norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.settings.grad_clip).item()
         if not math.isfinite(total) or not math.isfinite(grad_norm):
             raise UserError(
-                f"training diverged at step {self.step + 1}: loss {total}, gradient norm {grad_norm}, learning rate {lr:.2g}; "
-                f"try a lower train.lr, more train.warmup_steps or a smaller train.grad_clip"
+                f"training diverged at step {self.step + 1}: loss {total}, gradient norm {grad_norm}, at {share:.0%} of the "
+                f"peak learning rates; try lower train.lr and train.muon_lr, more train.warmup_steps or a smaller train.grad_clip"
             )
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         self.step += 1
         if self.settings.ema:
             averaged, current = list(self.averaged.parameters()), list(self.denoiser.parameters())
             with torch.no_grad():
                 torch._foreach_lerp_(averaged, current, 1 - ema_decay(self.step, self.settings.ema_length))
-        return Step(self.step, total, lr, grad_norm)
+        return Step(self.step, total, share * self.settings.lr, grad_norm)
 
     def state_dict(self) -> dict:
         """Everything that later steps depend on, for `load_state_dict` of a trainer built alike."""
@@ -188,13 +204,14 @@ class Trainer:
             "step": self.step,
             "denoiser": self.denoiser.state_dict(),
             "averaged": self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
 
     def load_state_dict(self, state: dict) -> None:
         self.denoiser.load_state_dict(state["denoiser"])
         self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step = state["step"]
 
 

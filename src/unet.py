@@ -105,8 +105,9 @@ class SelfAttention(nn.Module):
         tokens = normalised(x).permute(0, 2, 3, 1).reshape(B, H * W, C)
         qkv = self.qkv(tokens).view(B, H * W, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind()  # each (B, heads, H*W, C/heads)
-        weights = (q @ k.transpose(-1, -2) / math.sqrt(C // self.heads)).softmax(dim=-1)
-        attended = weights.to(v.dtype) @ v  # written out: on CPUs the fused kernel is slower backwards in bfloat16
+        # Written out: on CPUs the fused kernel is slower backwards in bfloat16. Nor is autocast's way by float32 needed.
+        with torch.autocast(x.device.type, enabled=False):
+            attended = (q / math.sqrt(C // self.heads) @ k.transpose(-1, -2)).softmax(dim=-1) @ v
         out = self.out(attended.transpose(1, 2).reshape(B, H * W, C))
         return x + out.view(B, H, W, C).permute(0, 3, 1, 2)
 
@@ -167,6 +168,12 @@ class UNet(nn.Module):
                 self.upsample.append(nn.Conv2d(channels, channels, 3, padding=1))
 
         self.head = zeroed(nn.Conv2d(channels, stem_channels, 3, padding=1))
+
+    def matrices(self) -> list[nn.Parameter]:
+        """The kernels and matrices that map features to features; not those that touch pixels, times or classes."""
+        outside = [self.stem, self.head, self.time_embedding[0], self.class_embedding]
+        others = {id(weight) for module in outside if module is not None for weight in module.parameters()}
+        return [weight for weight in self.parameters() if weight.ndim > 1 and id(weight) not in others]
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         config, blocks, last = self.config, self.config.res_blocks, len(self.config.multipliers) - 1

@@ -6,7 +6,6 @@ from diffusers.schedulers import scheduling_ddpm
 from src.dataset import to_pixels
 from src.errors import UserError
 from src.samplers import ImageNoise, draw_classes, sample
-from src.sde import sample_sde
 from tests.conftest import denoiser
 from tests.test_schedule import oracle
 
@@ -122,7 +121,7 @@ def test_the_stochastic_solver_equals_diffusers(schedule, steps, spacing, predic
     )
     timesteps = model.schedule.sampling_timesteps(steps, spacing)
     scheduler.set_timesteps(timesteps=timesteps)
-    *_, last = sample_sde(model, ours, timesteps, label=LABEL, clip=False)
+    *_, last = sample(model, ours, timesteps, "sde-dpmsolver++", eta=1.0, label=LABEL, clip=False)
     expected = walk_diffusers(scheduler, model, theirs(), LABEL, lambda: {"variance_noise": theirs()})
     torch.testing.assert_close(last.x0, expected, rtol=1e-3, atol=1e-3)  # its sigmas are float32
 
@@ -132,12 +131,14 @@ def test_the_stochastic_solver_without_noise_is_dpm_solver(prediction):
     model, _ = both(prediction, "cosine", DDIMScheduler)
     timesteps = model.schedule.sampling_timesteps(9, "logsnr")
     *_, plain = sample(model, Draws(1), timesteps, "dpmsolver++", guidance=2.0, guidance_interval=(-3.0, 1.0), label=LABEL)
-    *_, none = sample_sde(model, Draws(1), timesteps, 0.0, 2.0, (-3.0, 1.0), LABEL)
+    *_, none = sample(model, Draws(1), timesteps, "sde-dpmsolver++", 0.0, 2.0, (-3.0, 1.0), LABEL)
     torch.testing.assert_close(none.x0, plain.x0, rtol=1e-9, atol=1e-9)
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("method, eta", [("ddim", 0.0), ("ddim", 0.7), ("ddpm", 0.0), ("dpmsolver++", 0.0)])
+@pytest.mark.parametrize(
+    "method, eta", [("ddim", 0.0), ("ddim", 0.7), ("ddpm", 0.0), ("dpmsolver++", 0.0), ("sde-dpmsolver++", 0.5)]
+)
 def test_image_k_does_not_depend_on_the_rest_of_its_batch(method, eta):
     model = denoiser()
     timesteps = model.schedule.sampling_timesteps(6, "trailing")

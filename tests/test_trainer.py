@@ -5,7 +5,7 @@ import torch
 
 from src.errors import UserError
 from src.params import Train
-from src.trainer import Batches, Trainer, augment, ema_decay, focused, learning_rate, limited, loss_by_noise_level
+from src.trainer import Batches, Trainer, annealing, augment, ema_decay, focused, limited, loss_by_noise_level
 from tests.conftest import denoiser
 
 
@@ -98,7 +98,7 @@ def test_labels_are_dropped_at_the_asked_rate(data, settings):
 
 
 def test_noise_and_times_have_the_right_distribution(data, settings):
-    batches = Batches(*data, 10, change(settings, batch_size=100, focus=0.0), 0.1, seed=0)
+    batches = Batches(*data, 10, change(settings, batch_size=100, focus=0.0, focus_at=0.5), 0.1, seed=0)
     eps, t = (torch.cat([batches[step][key] for step in range(20)]) for key in ("eps", "t"))
     assert abs(eps.mean()) < 0.01 and eps.std().item() == pytest.approx(1, abs=0.01)
     for step in range(20):  # one time from each hundredth
@@ -106,13 +106,16 @@ def test_noise_and_times_have_the_right_distribution(data, settings):
     assert 0 <= t.min() < 0.01 and 0.99 < t.max() < 1 and t.mean().item() == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize("focus", [0.0, 0.3, 0.6])
-def test_focus_favours_the_middle_times_and_keeps_all(focus):
-    u = torch.linspace(0, 1, 100_001)[:-1]
-    t = focused(u, focus)
-    assert (t.diff() > 0).all() and t[0] == 0 and t[-1] == pytest.approx(1, abs=1e-4)
-    share = [((t > low) & (t <= low + 0.01)).double().mean().item() * 100 for low in (0.0, 0.495, 0.99)]
-    assert share == pytest.approx([1 / (1 + focus), 1 / (1 - focus), 1 / (1 + focus)], rel=0.05)
+@pytest.mark.parametrize("focus, at", [(0.0, 0.5), (0.3, 0.5), (0.6, 0.5), (0.6, 0.7), (0.6, 0.0)])
+def test_focus_favours_the_times_around_it_and_keeps_all(focus, at):
+    u = (torch.arange(1_000_000, dtype=torch.float64) + 0.5) / 1_000_000
+    t = focused(u, focus, at)
+    share = torch.histc(t, 100, 0, 1) / 1_000_000 * 100
+    middle = (torch.arange(100) + 0.5) / 100
+    nearest = ((middle - at + 0.5) % 1 - 0.5).abs()
+    assert share.min() > 0.6 and share.sum().item() == pytest.approx(100)
+    assert share[nearest < 0.03].mean().item() == pytest.approx(1 / (1 - focus), rel=0.05)
+    assert share[nearest > 0.47].mean().item() == pytest.approx(1 / (1 + focus), rel=0.05)
 
 
 def test_few_images_are_not_seen_more_often_than_the_limit_allows(settings):
@@ -135,22 +138,36 @@ def test_without_averaging_the_trained_weights_are_kept(data, settings):
 
 
 def test_learning_rate_warms_up_to_its_peak_and_anneals_to_zero(settings):
-    long = change(settings, steps=1000, warmup_steps=100, lr=2e-3)
-    rates = [learning_rate(step, long) for step in range(1001)]
+    long = change(settings, steps=1000, warmup_steps=100)
+    rates = [2e-3 * annealing(step, long) for step in range(1001)]
     assert rates[0] == pytest.approx(2e-5) and max(rates) == rates[100] == pytest.approx(2e-3)
     assert rates[550] == pytest.approx(1e-3) and rates[1000] == pytest.approx(0, abs=1e-12)
     assert rates[100:] == sorted(rates[100:], reverse=True)
 
 
+def test_matrices_inside_the_network_go_to_muon_and_all_else_to_adamw(data, settings):
+    trainer = Trainer(denoiser(), *data, change(settings, muon_lr=0.02, lr=1e-3), 0, "cpu")
+    names = {id(weight): name for name, weight in trainer.denoiser.named_parameters()}
+    adamw, muon = ({names[id(w)] for w in each.param_groups[0]["params"]} for each in trainer.optimizers)
+    assert adamw.isdisjoint(muon) and adamw | muon == set(names.values())
+    outside = {f"unet.{name}.weight" for name in ("stem", "head", "time_embedding.0", "class_embedding")}
+    assert adamw == outside | {name for name in names.values() if name.endswith(".bias")}
+    next(trainer.run())
+    warm = 1 / settings.warmup_steps
+    assert [each.param_groups[0]["lr"] for each in trainer.optimizers] == pytest.approx([1e-3 * warm, 0.02 * warm])
+    plain = Trainer(denoiser(), *data, change(settings, muon_lr=None), 0, "cpu")
+    assert len(plain.optimizers) == 1 and len(plain.optimizers[0].param_groups[0]["params"]) == len(names)
+
+
 def test_gradients_are_clipped_but_reported_as_they_were(data, settings):
     trainer = Trainer(denoiser(), *data, change(settings, grad_clip=1e-3), 0, "cpu")
-    applied, take = [], trainer.optimizer.step
+    applied, take = [], trainer.optimizers[0].step
 
     def step():
         applied.append(torch.cat([weights.grad.flatten() for weights in trainer.denoiser.parameters()]).norm().item())
         take()
 
-    trainer.optimizer.step = step
+    trainer.optimizers[0].step = step
     assert next(trainer.run()).grad_norm > 1e-2
     assert applied == [pytest.approx(1e-3, rel=1e-2)]
 
