@@ -39,6 +39,11 @@ test: install  ## run the tests (those on MNIST only where MNIST_MIRROR is set)
 lint: install  ## check the code's form
 	ruff check .
 
+.PHONY: benchmark
+benchmark: install  ## time our fid against pytorch-fid, clean-fid and torch-fidelity on generated_images/ (half an hour)
+	python -m pip install --quiet --constraint constraints.txt --group benchmark
+	python -m benchmarks.fid
+
 .PHONY: clean
 clean:  ## remove .venv/, scratch files and caches of tools; data/ and DVC's cache stay
 	rm -rf $(VENV) .scratch .pytest_cache .ruff_cache
@@ -46,4 +51,4 @@ clean:  ## remove .venv/, scratch files and caches of tools; data/ and DVC's cac
 
 .PHONY: help
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

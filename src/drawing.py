@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from src import denoiser as denoisers
+from src import device
 from src.dataset import to_pixels
 from src.denoiser import Denoiser
 from src.errors import UserError
+from src.params import Sample
 from src.samplers import ImageNoise, Method, Step, draw_classes, sample
 from src.schedule import Spacing
 
@@ -27,6 +31,14 @@ class Sampler:
     guidance: float = 1.0
     guidance_interval: tuple[float, float] | None = None
 
+    @classmethod
+    def of(cls, settings: Sample, denoiser: Denoiser) -> Sampler:
+        """What params.yaml asks for in `sample`, without guidance where the model has no classes."""
+        return cls(
+            settings.method, settings.steps, settings.spacing, settings.eta, settings.guidance if denoiser.conditional else 1.0,
+            settings.guidance_interval,
+        )
+
     def evaluations(self, denoiser: Denoiser) -> int:
         """How often the network sees each image: twice in a guided step."""
         log_snr = denoiser.schedule.log_snr[denoiser.schedule.sampling_timesteps(self.steps, self.spacing)]
@@ -35,8 +47,16 @@ class Sampler:
         return self.steps + int(guided)
 
 
+def open_model(path: str, precision: Literal["auto", "float32", "bfloat16"]) -> tuple[Denoiser, dict]:
+    """A model file's denoiser on the best device, ready to draw in `precision`, and what the file says about it."""
+    model, about = denoisers.load(path)
+    model = model.to(device.best())
+    model.precision = device.precision(precision, device.best())
+    return model, about
+
+
 def walks(
-    denoiser: Denoiser, sampler: Sampler, seed: int, count: int, labels: Tensor | None, batch_size: int = 500
+    denoiser: Denoiser, sampler: Sampler, seed: int, count: int, labels: Tensor | None, batch_size: int = 250
 ) -> Iterator[tuple[range, Iterator[Step]]]:
     """For each batch of images 1 to `count` their numbers and their steps from noise. `labels` (count,) or None."""
     unet, device = denoiser.config.unet, next(denoiser.parameters()).device

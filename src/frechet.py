@@ -28,17 +28,16 @@ class Moments:
 class MomentSums:
     """Sums of features as batches stream by, in float64: memory does not grow with the number of images."""
 
-    def __init__(self, dims: int):
+    def __init__(self) -> None:
         self.count = 0
-        self.shift: NDArray[np.float64] | None = None  # first batch's mean: keeps the sums free of cancellation
-        self.sum = np.zeros(dims)
-        self.products = np.zeros((dims, dims))
 
     def add(self, features: NDArray) -> None:
         """Take in a batch (B, D) of any float type."""
         features = np.asarray(features, dtype=np.float64)
-        if self.shift is None:
-            self.shift = features.mean(axis=0)
+        if not self.count:
+            dims = features.shape[1]
+            self.shift = features.mean(axis=0)  # keeps the sums free of cancellation
+            self.sum, self.products = np.zeros(dims), np.zeros((dims, dims))
         centred = features - self.shift
         self.count += len(features)
         self.sum += centred.sum(axis=0)
@@ -54,7 +53,7 @@ class MomentSums:
 
 def moments(features: NDArray, batch_size: int = 1000) -> Moments:
     """Moments of features (N, D) that are all in memory, in their own type."""
-    sums = MomentSums(features.shape[1])
+    sums = MomentSums()
     for start in range(0, len(features), batch_size):
         sums.add(features[start : start + batch_size])
     return sums.moments()

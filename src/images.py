@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -41,30 +42,36 @@ def write(folder: str | Path, first: int, images: Tensor) -> None:
         Image.fromarray(np.ascontiguousarray(pixels)).save(folder / file_name(number), compress_level=1)
 
 
-def read(folder: str | Path, count: int) -> Tensor:
-    """The `count` images of `folder` in order: (count, 3, H, W) uint8.
+def stream(folder: str | Path, count: int, batch_size: int = 500) -> Iterator[Tensor]:
+    """The `count` images of `folder` in order, in batches: (B, 3, H, W) uint8.
 
     Raises UserError unless the folder holds exactly 00001.png to `count`, each RGB and of the same size.
     """
     folder = Path(folder)
-    expected = {file_name(number) for number in range(1, count + 1)}
+    expected = [file_name(number) for number in range(1, count + 1)]
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if found != expected:
-        odd = sorted(found ^ expected)
+    if odd := sorted(found.symmetric_difference(expected)):
         raise UserError(
             f"{folder}/: expected exactly {file_name(1)} to {file_name(count)}, found {len(found)} entries; first "
-            f"{'missing' if odd[0] in expected else 'unexpected'}: {odd[0]}; `dvc repro --force sample` makes it anew"
+            f"{'unexpected' if odd[0] in found else 'missing'}: {odd[0]}; `dvc repro --force sample` makes it anew"
         )
-    images = None
-    for i, name in enumerate(tqdm(sorted(expected), desc="read images", unit="image")):
+    shape = None
+    batch: list[Tensor] = []
+    for name in tqdm(expected, desc="read images", unit="image"):
         try:
             with Image.open(folder / name, formats=["PNG"]) as image:
-                pixels, mode = np.asarray(image), image.mode
+                pixels, mode = np.array(image), image.mode
         except (OSError, SyntaxError, UnidentifiedImageError) as error:
             raise UserError(f"{folder / name}: not a whole PNG ({error}); `dvc repro --force sample` makes it anew") from None
-        if images is None:
-            images = np.zeros((count, *pixels.shape[:2], 3), np.uint8)
-        if mode != "RGB" or pixels.shape != images.shape[1:]:
-            raise UserError(f"{folder / name}: expected RGB of {images.shape[1:3]}, found {mode} of {pixels.shape[:2]}")
-        images[i] = pixels
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        shape = shape or (*pixels.shape[:2], 3)
+        if mode != "RGB" or pixels.shape != shape:
+            raise UserError(f"{folder / name}: expected RGB of {shape[:2]}, found {mode} of {pixels.shape[:2]}")
+        batch.append(torch.from_numpy(pixels).permute(2, 0, 1))
+        if len(batch) == batch_size or name == expected[-1]:
+            yield torch.stack(batch)
+            batch = []
+
+
+def read(folder: str | Path, count: int) -> Tensor:
+    """All at once what `stream` yields: (count, 3, H, W) uint8."""
+    return torch.cat(list(stream(folder, count)))

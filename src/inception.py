@@ -1,7 +1,8 @@
 """pytorch-fid's Inception network: where its weights are, whether to use it, and its features.
 
-The network is pytorch-fid's own, so that `fid` means what its command prints; only the loading is ours: the weights are
-checked against the hash in their name before they are read, and read without unpickling code.
+The network is pytorch-fid's own, so that `fid` means what its command prints. Loading is ours: the weights are checked
+against the hash in their name before they are read, and read without unpickling code. So is the order of the arithmetic:
+the same sums with less work.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from unittest import mock
 from urllib.error import URLError
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
 from src import torchvision_remedy  # noqa: F401 (before pytorch_fid, which imports torchvision)
@@ -21,6 +24,7 @@ from src.errors import UserError
 from src.frechet import Moments, MomentSums
 
 from pytorch_fid import inception as pytorch_fid_inception  # isort: skip
+from torchvision.models.inception import BasicConv2d  # isort: skip
 
 DIMS = 2048
 SHA256_PREFIX = "6726825d"
@@ -86,8 +90,37 @@ def weights_hash() -> str:
     return hashlib.sha256(weights_path().read_bytes()).hexdigest()[:12]
 
 
-def load(dims: int = DIMS) -> nn.Module:
-    """pytorch-fid's InceptionV3 with output of `dims` (64, 192, 768 or 2048) features, in evaluation mode on the CPU."""
+class Features(nn.Module):
+    """pytorch-fid's InceptionV3 with the same sums done in less work: equal features to rounding.
+
+    Each batch norm is folded into its convolution and the scaling to [-1, 1] into the first one, which looks at one
+    channel where all three are equal; memory is channels-last.
+    """
+
+    def __init__(self, network: pytorch_fid_inception.InceptionV3):
+        super().__init__()
+        for module in network.modules():
+            if isinstance(module, BasicConv2d):
+                module.conv, module.bn = fuse_conv_bn_eval(module.conv, module.bn), nn.Identity()
+        first, *rest = (layer for block in network.blocks for layer in block)
+        self.stride = first.conv.stride
+        self.kernel = nn.Parameter(2 * first.conv.weight)  # conv(2x - 1) = 2 conv(x) - conv(1); there is no padding
+        self.bias = nn.Parameter(first.conv.bias - first.conv.weight.sum(dim=(1, 2, 3)))
+        self.rest = nn.Sequential(*rest)
+        self.to(memory_format=torch.channels_last).requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features (B, dims) float32 of uint8 images (B, C, H, W), C 1 or 3; grey is RGB with equal channels."""
+        grey = bool((images == images[:, :1]).all())
+        x = (images[:, :1] if grey else images).float() / 255
+        kernel = self.kernel.sum(dim=1, keepdim=True) if grey else self.kernel
+        x = F.interpolate(x, size=(299, 299), mode="bilinear", align_corners=False)
+        x = F.conv2d(x.contiguous(memory_format=torch.channels_last), kernel, self.bias, self.stride).relu_()
+        return self.rest(x).mean(dim=(2, 3))  # pooled already at 2048: (B, dims, 1, 1) -> (B, dims)
+
+
+def load(dims: int = DIMS) -> Features:
+    """The network up to its layer of `dims` (64, 192, 768 or 2048) features, in evaluation mode on the CPU."""
     fetch_weights()
     try:
         weights = torch.load(weights_path(), map_location="cpu", weights_only=True)
@@ -95,15 +128,20 @@ def load(dims: int = DIMS) -> nn.Module:
         raise UserError(f"{weights_path()}: cannot be read ({error}); delete it to fetch it anew") from None
     with mock.patch.object(pytorch_fid_inception, "load_state_dict_from_url", lambda *args, **kwargs: weights):
         network = pytorch_fid_inception.InceptionV3([pytorch_fid_inception.InceptionV3.BLOCK_INDEX_BY_DIM[dims]])
-    return network.eval().requires_grad_(False)
+    return Features(network.eval())
 
 
 @torch.inference_mode()
-def moments(network: nn.Module, images: Tensor, batch_size: int, dims: int = DIMS) -> Moments:
-    """Moments of the features of uint8 images (N, C, H, W), C 1 or 3; greyscale becomes RGB as in our PNGs."""
+def add(sums: MomentSums, network: Features, images: Tensor, batch_size: int) -> None:
+    """Take the features of uint8 images (N, C, H, W), C 1 or 3, into `sums`, at most `batch_size` of them at a time."""
     device = next(network.parameters()).device
-    sums = MomentSums(dims)
-    for chosen in tqdm(images.split(batch_size), desc="Inception", unit="batch"):
-        x = chosen.to(device).expand(-1, 3, -1, -1).float() / 255
-        sums.add(network(x)[0].mean(dim=(2, 3)).cpu().numpy())  # pooled already at 2048: (B, dims, 1, 1) -> (B, dims)
+    for batch in images.split(batch_size):
+        sums.add(network(batch.to(device)).cpu().numpy())
+
+
+def moments(network: Features, images: Tensor, batch_size: int) -> Moments:
+    """Moments of the features of such images."""
+    sums = MomentSums()
+    for batch in tqdm(images.split(batch_size), desc="Inception", unit="batch"):
+        add(sums, network, batch, batch_size)
     return sums.moments()

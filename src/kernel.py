@@ -12,9 +12,12 @@ def kid(real: Tensor, fake: Tensor, seed: int, subsets: int = 100, size: int = 1
     """Squared maximum mean discrepancy of features (N, D) under the kernel (x.y / D + 1)^3: mean and standard deviation
     over `subsets` random subsets of `size` points of each (Binkowski et al. 2018).
 
-    Zero in the mean for equal distributions, so that a single value can be below it.
+    Zero in the mean for equal distributions, so that a single value can be below it. Features come in units of the real
+    ones' root mean square: the kernel is meant for x.x / D of about 1, as Inception's are, and no unit of theirs matters.
     """
     random = generator(seed, "kid")
+    unit = real.double().square().mean().sqrt()
+    real, fake = real / unit, fake / unit
     size = min(size, len(real), len(fake))
     values = torch.stack([
         discrepancy(real[torch.randperm(len(real), generator=random)[:size]].double(),

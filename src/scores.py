@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 from torch import Tensor
 
+from src import classifier
 from src.extrapolation import to_infinity
 from src.frechet import Moments, distance, moments
 from src.kernel import kid
@@ -20,3 +21,14 @@ def scores(features: Tensor, real: Tensor, reference: Moments, neighbours: int, 
         "fd_digits_infinity": to_infinity(features.numpy(), reference, seed),
         "kid_digits": mean, "kid_digits_sd": deviation,
     } | asdict(manifolds(real, features, neighbours))
+
+
+def quick(
+    instrument: classifier.Classifier, images: Tensor, labels: Tensor | None, reference: Moments
+) -> dict[str, float | None]:
+    """fd_digits and accuracy of uint8 images (N, C, H, W), drawn as `labels` (N,), where these are known."""
+    features = classifier.features(instrument, images)
+    return {
+        "fd_digits": distance(moments(features.numpy()), reference),
+        "accuracy": classifier.recognised(instrument, features, labels),
+    }

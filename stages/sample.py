@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from tqdm import tqdm
 
-from src import artifact, denoiser, device, drawing, images, params, reports
+from src import artifact, drawing, images, params, reports
 from src.dataset import to_pixels
 
 FOLDER = Path("generated_images")
@@ -19,16 +19,11 @@ KEPT_TRAJECTORIES = 16
 
 def main() -> None:
     p = params.load()
-    model, about = denoiser.load("models/model.safetensors")
-    model = model.to(device.best())
-    model.precision = device.precision(p.sample.precision, device.best())
+    model, about = drawing.open_model("models/model.safetensors", p.sample.precision)
     unet = model.config.unet
-    guidance = p.sample.guidance if unet.classes else 1.0
-    if guidance != p.sample.guidance:
+    sampler = drawing.Sampler.of(p.sample, model)
+    if sampler.guidance != p.sample.guidance:
         print("sample: the model has no classes, so sample.guidance has nothing to guide by and is taken as 1")
-    sampler = drawing.Sampler(
-        p.sample.method, p.sample.steps, p.sample.spacing, p.sample.eta, guidance, p.sample.guidance_interval
-    )
     counts = about["class_counts"] if unet.classes else []
     labels = drawing.choose_labels(p.sample.classes, counts, p.sample.seed, p.sample.count)
 
@@ -59,9 +54,10 @@ def main() -> None:
         {key: about[key] for key in ("dataset", "dataset_fingerprint")} | {
             "model": artifact.digest("models/model.safetensors"), "pixels": digest.hex(),
             "method": sampler.method, "steps": sampler.steps, "spacing": sampler.spacing, "eta": sampler.eta,
-            "guidance": guidance, "guidance_interval": sampler.guidance_interval, "evaluations": sampler.evaluations(model),
-            "precision": model.precision, "seed": p.sample.seed, "count": p.sample.count,
+            "guidance": sampler.guidance, "guidance_interval": sampler.guidance_interval,
             "timesteps": model.schedule.sampling_timesteps(sampler.steps, sampler.spacing),
+            "evaluations": sampler.evaluations(model), "precision": model.precision,
+            "seed": p.sample.seed, "count": p.sample.count,
             "schedule": model.config.schedule.name, "prediction": model.config.prediction,
             "classes": unet.classes, "labels": None if labels is None else labels.tolist(),
         },

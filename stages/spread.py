@@ -6,31 +6,23 @@ import statistics
 
 from tqdm import tqdm
 
-from src import classifier, denoiser, device, drawing, frechet, params, reports
+from src import classifier, device, drawing, frechet, params, reports, scores
 
 
 def main() -> None:
     p = params.load()
-    model, about = denoiser.load("models/model.safetensors")
-    model = model.to(device.best())
-    model.precision = device.precision(p.sample.precision, device.best())
+    model, about = drawing.open_model("models/model.safetensors", p.sample.precision)
+    sampler = drawing.Sampler.of(p.sample, model)
     instrument, _ = classifier.load("models/classifier.safetensors")
     instrument = instrument.to(device.best())
     reference = frechet.load("reference/digits.npz", classifier.FEATURES)
-    sampler = drawing.Sampler(
-        p.sample.method, p.sample.steps, p.sample.spacing, p.sample.eta, p.sample.guidance if model.conditional else 1.0,
-        p.sample.guidance_interval,
-    )
     measured = reports.read_json("metrics/fid.json")  # the first seed's images are drawn and measured already
     rows = [{"seed": p.sample.seed, "fd_digits": measured["fd_digits"], "accuracy": measured["accuracy"]}]
     for seed in tqdm(range(p.sample.seed + 1, p.sample.seed + p.spread.seeds), desc="spread", unit="seed"):
         counts = about["class_counts"] if model.conditional else []
         labels = drawing.choose_labels(p.sample.classes, counts, seed, p.sample.count)
-        features = classifier.features(instrument, drawing.draw(model, sampler, seed, p.sample.count, labels))
-        rows.append({
-            "seed": seed, "fd_digits": frechet.distance(frechet.moments(features.numpy()), reference),
-            "accuracy": classifier.recognised(instrument, features, labels),
-        })
+        images = drawing.draw(model, sampler, seed, p.sample.count, labels)
+        rows.append({"seed": seed} | scores.quick(instrument, images, labels, reference))
     reports.write_csv("plots/spread.csv", rows)
     metrics = {key: about[key] for key in ("dataset", "dataset_fingerprint")} | {"images": p.sample.count, "seeds": len(rows)}
     for name in ("fd_digits", "accuracy"):

@@ -6,14 +6,12 @@ import time
 
 from tqdm import tqdm
 
-from src import classifier, denoiser, device, drawing, frechet, params, reports, strokes
+from src import classifier, device, drawing, frechet, params, reports, scores, strokes
 
 
 def main() -> None:
     p = params.load()
-    model, about = denoiser.load("models/model.safetensors")
-    model = model.to(device.best())
-    model.precision = device.precision(p.sweep.precision, device.best())
+    model, about = drawing.open_model("models/model.safetensors", p.sweep.precision)
     instrument, _ = classifier.load("models/classifier.safetensors")
     instrument = instrument.to(device.best())
     reference = frechet.load("reference/digits.npz", classifier.FEATURES)
@@ -29,13 +27,10 @@ def main() -> None:
             started = time.perf_counter()
             images = drawing.draw(model, sampler, p.sweep.seed, p.sweep.count, labels)
             seconds = time.perf_counter() - started
-            features = classifier.features(instrument, images)
             rows.append({
                 "sampler": name, "steps": steps, "evaluations": sampler.evaluations(model),
                 "images_per_second": len(images) / seconds,
-                "fd_digits": frechet.distance(frechet.moments(features.numpy()), reference),
-                "accuracy": classifier.recognised(instrument, features, labels), "broken": strokes.broken(images),
-            })
+            } | scores.quick(instrument, images, labels, reference) | {"broken": strokes.broken(images)})
     reports.write_csv("plots/quality_over_steps.csv", rows)
     best = min(rows, key=lambda row: row["fd_digits"])
     reports.write_json(

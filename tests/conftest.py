@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.stand_in import write_weights
 from src import archives, inception  # first of all: diffusers and pytorch_fid import torchvision, which needs its remedy
 from src.denoiser import Denoiser, DenoiserConfig
 from src.params import load as load_params
@@ -111,22 +112,8 @@ def commit(folder: Path) -> None:
 @pytest.fixture(scope="session")
 def torch_home(tmp_path_factory):
     """A TORCH_HOME with stand-in weights."""
-    from pytorch_fid import inception as theirs
-
     home = tmp_path_factory.mktemp("torch")
-    with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng():
-        torch.manual_seed(0)
-        captured = {}
-        patch.setattr(torch.nn.Module, "load_state_dict", lambda self, state: captured.update(self.state_dict()))
-        patch.setattr(theirs, "load_state_dict_from_url", lambda *args, **kwargs: {})
-        theirs.fid_inception_v3()
-    path = home / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth"
-    path.parent.mkdir(parents=True)
-    random = torch.Generator().manual_seed(1)
-    for name, value in captured.items():  # lively statistics, so that the features differ from image to image
-        if name.endswith("running_var"):
-            value.copy_(torch.rand(value.shape, generator=random) + 0.5)
-    torch.save(captured, path)
+    write_weights(home)
     return home
 
 

@@ -32,7 +32,7 @@ def test_distance_is_symmetric_and_zero_for_equal_moments():
 
 def test_streamed_moments_equal_numpys_whatever_the_batches():
     x = features(301, 12, 3) + 1000  # far from zero, where naive sums lose digits
-    sums = MomentSums(12)
+    sums = MomentSums()
     for batch in np.array_split(x, [1, 50, 51, 200]):
         sums.add(batch)
     np.testing.assert_allclose(sums.moments().mu, x.mean(axis=0), rtol=1e-12)

@@ -1,5 +1,6 @@
 """The weights' values mean nothing here: conftest.py puts a seeded stand-in where pytorch-fid looks for them."""
 
+import copy
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import torch
 
 from src import frechet, images, inception
 from src.errors import UserError
+from src.inception import Features
 from tests.conftest import ROOT
 
 COMMAND = "from src import torchvision_remedy; import runpy; runpy.run_module('pytorch_fid', run_name='__main__')"
@@ -18,28 +20,49 @@ def pictures(count: int, seed: int) -> torch.Tensor:
     return torch.randint(0, 256, (count, 1, 28, 28), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
 
 
+def pytorch_fid_command(*arguments) -> str:
+    command = [sys.executable, "-c", COMMAND, *map(str, arguments), "--device", "cpu", "--num-workers", "0"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dims", [64, 2048])
-def test_fid_equals_what_pytorch_fid_prints(weights, torch_home, tmp_path, dims):
+@pytest.mark.parametrize("colour", [False, True])
+def test_fid_equals_what_pytorch_fid_prints(weights, torch_home, tmp_path, dims, colour):
+    """Folder against folder, folder against our statistics, and folder against theirs, which we read, too."""
     generated, real = pictures(12, 1), pictures(12, 2) // 2
-    (tmp_path / "generated").mkdir()
-    images.write(tmp_path / "generated", 1, generated)
+    if colour:
+        generated, real = (torch.cat([some, some // 2, 255 - some], dim=1) for some in (generated, real))
+    for name, some in (("generated", generated), ("real", real)):
+        (tmp_path / name).mkdir()
+        images.write(tmp_path / name, 1, some)
     network = inception.load(dims)
-    reference = inception.moments(network, real, batch_size=5, dims=dims)
-    frechet.save(reference, tmp_path / "mnist.npz")
-    ours = frechet.distance(inception.moments(network, images.read(tmp_path / "generated", 12), 7, dims), reference)
+    reference = inception.moments(network, real, batch_size=5)
+    ours = frechet.distance(inception.moments(network, images.read(tmp_path / "generated", 12), 7), reference)
 
-    printed = subprocess.run(
-        [sys.executable, "-c", COMMAND, str(tmp_path / "generated"), str(tmp_path / "mnist.npz"), "--dims", str(dims),
-         "--device", "cpu", "--num-workers", "0"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout
-    assert ours == pytest.approx(float(printed.split("FID:")[1]), rel=1e-3)
+    frechet.save(reference, tmp_path / "ours.npz")
+    pytorch_fid_command("--save-stats", tmp_path / "real", tmp_path / "theirs.npz", "--dims", dims)
+    for other in ("real", "ours.npz", "theirs.npz"):
+        printed = pytorch_fid_command(tmp_path / "generated", tmp_path / other, "--dims", dims)
+        assert ours == pytest.approx(float(printed.split("FID:")[1]), rel=1e-3), other
+    theirs = frechet.load(tmp_path / "theirs.npz", dims)
+    np.testing.assert_allclose(theirs.mu, reference.mu, rtol=1e-3, atol=1e-5)
+    assert frechet.distance(inception.moments(network, generated, 12), theirs) == pytest.approx(ours, rel=1e-3)
+
+
+def test_the_rearranged_network_has_the_features_of_pytorch_fids_own(weights, monkeypatch):
+    built = []
+    monkeypatch.setattr(inception, "Features", lambda network: built.append(copy.deepcopy(network)) or Features(network))
+    ours, theirs = inception.load(2048), built[0]
+    for x in (pictures(2, 1), torch.cat([pictures(2, seed) for seed in (1, 2, 3)], dim=1)):
+        with torch.inference_mode():
+            expected = theirs(x.expand(-1, 3, -1, -1).float() / 255)[0].flatten(1)
+            torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_moments_do_not_depend_on_the_batch_size(weights):
     network, some = inception.load(64), pictures(5, 3)
-    one, other = inception.moments(network, some, 5, dims=64), inception.moments(network, some, 2, dims=64)
+    one, other = inception.moments(network, some, 5), inception.moments(network, some, 2)
     np.testing.assert_allclose(one.sigma, other.sigma, rtol=1e-3, atol=1e-7)
 
 

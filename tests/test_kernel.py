@@ -32,3 +32,8 @@ def test_it_grows_with_the_shift_and_follows_from_the_seed():
     assert found == sorted(found) and found[-1] > 10 * abs(found[0])
     arguments = (cloud(500, 0), cloud(400, 1))
     assert kid(*arguments, seed=0) == kid(*arguments, seed=0) != kid(*arguments, seed=1)
+
+
+def test_the_unit_of_the_features_does_not_matter():
+    x, y = cloud(300, 0), cloud(300, 1, 0.5)
+    assert kid(x, y, 0, 5, 100) == pytest.approx(kid(x * 30, y * 30, 0, 5, 100), rel=1e-4)

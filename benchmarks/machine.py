@@ -1,0 +1,28 @@
+"""What a benchmark was run on and with."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pytorch-fid", "clean-fid", "torch-fidelity")
+
+
+def describe() -> dict:
+    """Processor, cores, memory, versions and the day."""
+    names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
+    return {
+        "machine": {
+            "processor": names[0] if names else platform.processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+            "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "bfloat16_matrix_units": bool(torch.cpu.get_capabilities().get("amx_bf16")),
+        },
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "date": datetime.date.today().isoformat(),
+    }
