@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -47,7 +49,7 @@ class Sampler:
         return self.steps + int(guided)
 
 
-def open_model(path: str, precision: Literal["auto", "float32", "bfloat16"]) -> tuple[Denoiser, dict]:
+def open_model(path: str | Path, precision: Literal["auto", "float32", "bfloat16"]) -> tuple[Denoiser, dict]:
     """A model file's denoiser on the best device, ready to draw in `precision`, and what the file says about it."""
     model, about = denoisers.load(path)
     model = model.to(device.best())
@@ -55,27 +57,58 @@ def open_model(path: str, precision: Literal["auto", "float32", "bfloat16"]) -> 
     return model, about
 
 
-def walks(
-    denoiser: Denoiser, sampler: Sampler, seed: int, count: int, labels: Tensor | None, batch_size: int = 250
-) -> Iterator[tuple[range, Iterator[Step]]]:
-    """For each batch of images 1 to `count` their numbers and their steps from noise. `labels` (count,) or None."""
+def walk(denoiser: Denoiser, sampler: Sampler, seed: int, numbers: range, labels: Tensor | None) -> Iterator[Step]:
+    """The steps from noise of the images with these `numbers`, counted from 1. `labels` (count,) of all images, or None."""
     unet, device = denoiser.config.unet, next(denoiser.parameters()).device
-    timesteps = denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing)
-    interval = sampler.guidance_interval or (-math.inf, math.inf)
-    for chosen in torch.arange(count).split(batch_size):
-        numbers = range(int(chosen[0]) + 1, int(chosen[-1]) + 2)
-        noise = ImageNoise(seed, numbers, (unet.image_channels, unet.image_size, unet.image_size), device)
-        label = None if labels is None else labels[chosen].to(device)
-        yield numbers, sample(denoiser, noise, timesteps, sampler.method, sampler.eta, sampler.guidance, interval, label)
+    noise = ImageNoise(seed, numbers, (unet.image_channels, unet.image_size, unet.image_size), device)
+    label = None if labels is None else labels[numbers[0] - 1 : numbers[-1]].to(device)
+    return sample(
+        denoiser, noise, denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing), sampler.method, sampler.eta,
+        sampler.guidance, sampler.guidance_interval or (-math.inf, math.inf), label,
+    )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Finished images, uint8 (B, C, H, W), the first of which has the number `first`."""
+
+    first: int
+    images: Tensor
+    way: Tensor | None  # uint8 (steps + 1, K, C, H, W): every x_t of the first K, then the image
+
+
+def batches(
+    denoiser: Denoiser, sampler: Sampler, seed: int, count: int, labels: Tensor | None, batch_size: int = 250, ways: int = 0
+) -> Iterator[Batch]:
+    """Images 1 to `count` in order, in batches; the way is kept of the first `ways` images.
+
+    On CPUs each core draws batches of its own: small feature maps are too little work to share, and no image depends on
+    the number of cores.
+    """
+    def finish(numbers: range) -> Batch:
+        kept = max(0, min(ways - numbers[0] + 1, len(numbers)))
+        states = []
+        for step in walk(denoiser, sampler, seed, numbers, labels):
+            if kept:
+                states.append(to_pixels(step.x_t[:kept]).cpu())
+        images = to_pixels(step.x0).cpu()
+        return Batch(numbers[0], images, torch.stack([*states, images[:kept]]) if kept else None)
+
+    parts = [range(first, min(first + batch_size, count + 1)) for first in range(1, count + 1, batch_size)]
+    if next(denoiser.parameters()).device.type != "cpu":
+        yield from map(finish, parts)
+        return
+    cores = torch.get_num_threads()
+    try:
+        with ThreadPool(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield from pool.imap(finish, parts)
+    finally:
+        torch.set_num_threads(cores)  # parts of which are one for all threads
 
 
 def draw(denoiser: Denoiser, sampler: Sampler, seed: int, count: int, labels: Tensor | None) -> Tensor:
     """The finished images: uint8 (count, C, H, W)."""
-    batches = []
-    for _, walk in walks(denoiser, sampler, seed, count, labels):
-        *_, last = walk
-        batches.append(to_pixels(last.x0).cpu())
-    return torch.cat(batches)
+    return torch.cat([batch.images for batch in batches(denoiser, sampler, seed, count, labels)])
 
 
 def choose_labels(classes: list[int] | None, counts: list[int], seed: int, count: int) -> Tensor | None:

@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from tqdm import tqdm
 
 from src import artifact, drawing, images, params, reports
-from src.dataset import to_pixels
 
 FOLDER = Path("generated_images")
 UNFINISHED = Path(".scratch/generated_images")
@@ -27,28 +26,24 @@ def main() -> None:
     counts = about["class_counts"] if unet.classes else []
     labels = drawing.choose_labels(p.sample.classes, counts, p.sample.seed, p.sample.count)
 
-    kept = []  # each (steps + 1, B, C, H, W)
+    ways = []  # each (steps + 1, B, C, H, W)
     digest = images.PixelDigest()
     shutil.rmtree(UNFINISHED, ignore_errors=True)
     UNFINISHED.mkdir(parents=True)
     bar = tqdm(desc="sample", unit="image", total=p.sample.count)
-    for numbers, walk in drawing.walks(model, sampler, p.sample.seed, p.sample.count, labels, p.sample.batch_size):
-        states = []
-        for step in walk:
-            if numbers[0] <= KEPT_TRAJECTORIES:
-                states.append(to_pixels(step.x_t).cpu())
-        finished = to_pixels(step.x0).cpu()
-        images.write(UNFINISHED, numbers[0], finished)
-        digest.add(finished)
-        if numbers[0] <= KEPT_TRAJECTORIES:
-            kept.append(torch.stack([*states, finished]))
-        bar.update(len(numbers))
+    for batch in drawing.batches(
+        model, sampler, p.sample.seed, p.sample.count, labels, p.sample.batch_size, KEPT_TRAJECTORIES
+    ):
+        images.write(UNFINISHED, batch.first, batch.images)
+        digest.add(batch.images)
+        if batch.way is not None:
+            ways.append(batch.way)
+        bar.update(len(batch.images))
 
     shutil.rmtree(FOLDER, ignore_errors=True)
     UNFINISHED.rename(FOLDER)
     Path("generated").mkdir(exist_ok=True)
-    trajectory = torch.cat(kept, dim=1)[:, :KEPT_TRAJECTORIES].contiguous()
-    save_file({"states": trajectory}, "generated/trajectory.safetensors")
+    save_file({"states": torch.cat(ways, dim=1)}, "generated/trajectory.safetensors")
     reports.write_json(
         "generated/manifest.json",
         {key: about[key] for key in ("dataset", "dataset_fingerprint")} | {

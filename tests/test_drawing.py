@@ -1,7 +1,9 @@
 import pytest
 import torch
 
-from src.drawing import Sampler, choose_labels, draw, walks
+from src import denoiser as denoisers
+from src.dataset import to_pixels
+from src.drawing import Sampler, batches, choose_labels, draw, open_model, walk
 from src.errors import UserError
 from tests.conftest import denoiser
 
@@ -16,10 +18,22 @@ def test_an_image_depends_on_the_seed_and_its_number_alone():
     assert not torch.equal(draw(model, SAMPLER, 1, 12, labels), images)
 
 
-def test_walks_number_the_images_and_take_every_step():
-    seen = [(numbers, [step.t for step in walk]) for numbers, walk in walks(denoiser(), SAMPLER, 0, 7, None, batch_size=3)]
-    timesteps = denoiser().schedule.sampling_timesteps(6, "logsnr")
-    assert seen == [(range(1, 4), timesteps), (range(4, 7), timesteps), (range(7, 8), timesteps)]
+def test_batches_come_in_order_with_the_way_of_the_first():
+    model, labels = denoiser(), torch.arange(7)
+    found = list(batches(model, SAMPLER, 0, 7, labels, batch_size=3, ways=4))
+    assert [batch.first for batch in found] == [1, 4, 7] and found[2].way is None
+    assert torch.equal(torch.cat([batch.images for batch in found]), draw(model, SAMPLER, 0, 7, labels))
+    way = torch.cat([batch.way for batch in found[:2]], dim=1)
+    assert way.shape == (7, 4, 1, 8, 8) and torch.equal(way[-1], draw(model, SAMPLER, 0, 7, labels)[:4])
+    steps = list(walk(model, SAMPLER, 0, range(1, 8), labels))
+    assert [step.t for step in steps] == model.schedule.sampling_timesteps(6, "logsnr")
+    assert torch.equal(way[:-1, 0], torch.stack([to_pixels(step.x_t[0]) for step in steps]))
+
+
+def test_drawing_leaves_the_number_of_threads_alone():
+    before = torch.get_num_threads()
+    draw(denoiser(), SAMPLER, 0, 4, torch.arange(4))
+    assert torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("guidance, interval", [(1.0, (-4.0, 2.0)), (1.5, (-4.0, 2.0)), (1.5, None), (1.5, (100.0, 200.0))])
@@ -50,3 +64,17 @@ def test_classes_are_cycled_drawn_or_absent():
 def test_classes_that_the_model_does_not_have_are_refused(classes, counts):
     with pytest.raises(UserError, match="sample.classes"):
         choose_labels(classes, counts, 0, 5)
+
+
+def test_the_sampler_of_the_parameters_guides_where_there_are_classes(params):
+    asked = params.sample.model_copy(update={"guidance": 1.7})
+    guided = Sampler.of(asked, denoiser())
+    assert (guided.method, guided.steps, guided.eta, guided.guidance) == (asked.method, asked.steps, asked.eta, 1.7)
+    assert Sampler.of(asked, denoiser(classes=0)).guidance == 1.0
+
+
+def test_a_model_is_opened_ready_to_draw(tmp_path):
+    denoisers.save(denoiser(), tmp_path / "model.safetensors", {"step": 3})
+    model, about = open_model(tmp_path / "model.safetensors", "bfloat16")
+    assert about["step"] == 3 and model.precision == "bfloat16" and not model.training
+    assert draw(model, SAMPLER, 0, 2, torch.tensor([1, 2])).shape == (2, 1, 8, 8)

@@ -62,3 +62,10 @@ def test_a_folder_that_is_not_exactly_as_promised_is_refused(folder, damage, com
     damage(folder)
     with pytest.raises(UserError, match=complaint):
         images.read(folder, 3)
+
+
+@pytest.mark.parametrize("batch_size, sizes", [(2, [2, 1]), (3, [3]), (1, [1, 1, 1]), (500, [3])])
+def test_a_stream_is_the_folder_in_batches(folder, batch_size, sizes):
+    batches = list(images.stream(folder, 3, batch_size))
+    assert [len(batch) for batch in batches] == sizes
+    assert torch.equal(torch.cat(batches), images.read(folder, 3))
