@@ -118,13 +118,22 @@ def main() -> None:
         reference = Path(scratch) / "reference.npz"
         frechet.save(inception.moments(inception.load(), 255 - some, 50), reference)  # of other images: any would do
 
+        quarter = measure("ours", counts[asked.images // 4], asked.images // 4, reference)
+        about = describe() | {
+            "images": asked.images, "weights": "real" if real else "stand-in",
+            "ours_peak_gb_with_a_quarter_of_the_images": quarter["peak_gb"],
+        }
         runs = {tool: [] for tool in TOOLS}
-        for round_ in range(asked.rounds):
+        for done in range(1, asked.rounds + 1):
             for tool in TOOLS:
                 runs[tool].append(measure(tool, counts[asked.images], asked.images, reference))
-                print(f"round {round_ + 1}: {tool:15} {runs[tool][-1]}", flush=True)
-        quarter = measure("ours", counts[asked.images // 4], asked.images // 4, reference)
+                print(f"round {done}: {tool:15} {runs[tool][-1]}", flush=True)
+            write(about | {"rounds": done}, runs)
+    print(RESULTS.read_text())
 
+
+def write(about: dict, runs: dict[str, list[dict]]) -> None:
+    """The medians so far, so that a benchmark that is cut short leaves its whole rounds."""
     rows = {
         tool: {
             "value": found[0]["value"], "seconds": statistics.median(run["seconds"] for run in found),
@@ -132,18 +141,10 @@ def main() -> None:
         }
         for tool, found in runs.items()
     }
-    fastest = min(rows[tool]["seconds"] for tool in TOOLS if tool != "ours")
-    result = describe() | {
-        "images": asked.images, "rounds": asked.rounds, "weights": "real" if real else "stand-in", "tools": rows,
-        "fastest_peer_over_ours": fastest / rows["ours"]["seconds"],
-        "ours_peak_gb_with_a_quarter_of_the_images": quarter["peak_gb"],
-    }
+    fastest = min(row["seconds"] for tool, row in rows.items() if tool != "ours")
     RESULTS.parent.mkdir(exist_ok=True)
+    result = about | {"tools": rows, "fastest_peer_over_ours": fastest / rows["ours"]["seconds"]}
     RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    for tool, row in rows.items():
-        speed = asked.images / row["seconds"]
-        print(f"{tool:15} {row['seconds']:7.1f} s  {speed:6.1f} images/s  {row['peak_gb']:.2f} GB  {row['value']:.6g}")
-    print(f"ours is {result['fastest_peer_over_ours']:.2f} times as fast as the fastest of the others; {RESULTS}")
 
 
 if __name__ == "__main__":
