@@ -5,7 +5,8 @@
 Every round starts each tool anew in a process of its own and times the whole of it; tools take turns, so that a slow
 spell of the machine meets all. Peers run with their own defaults for batch size and worker processes. Without the real
 weights in TORCH_HOME a seeded stand-in takes their place: the values then mean nothing, but must agree. torch-fidelity
-resizes as TensorFlow 1 did, so its value differs by design. Writes benchmarks/results/fid.json.
+resizes as TensorFlow 1 did, so its value differs by design. Writes benchmarks/results/fid_IMAGES.json
+after each round.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from benchmarks.machine import describe
 from benchmarks.stand_in import write_weights
 from src import frechet, images, inception, torchvision_remedy  # noqa: F401 (the peers import torchvision)
 
-RESULTS = Path("benchmarks/results/fid.json")
+RESULTS = Path("benchmarks/results")
 
 
 def ours(folder: str, count: int, reference: frechet.Moments) -> float:
@@ -129,7 +130,7 @@ def main() -> None:
                 runs[tool].append(measure(tool, counts[asked.images], asked.images, reference))
                 print(f"round {done}: {tool:15} {runs[tool][-1]}", flush=True)
             write(about | {"rounds": done}, runs)
-    print(RESULTS.read_text())
+    print((RESULTS / f"fid_{asked.images}.json").read_text())
 
 
 def write(about: dict, runs: dict[str, list[dict]]) -> None:
@@ -142,9 +143,9 @@ def write(about: dict, runs: dict[str, list[dict]]) -> None:
         for tool, found in runs.items()
     }
     fastest = min(row["seconds"] for tool, row in rows.items() if tool != "ours")
-    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.mkdir(exist_ok=True)
     result = about | {"tools": rows, "fastest_peer_over_ours": fastest / rows["ours"]["seconds"]}
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+    (RESULTS / f"fid_{about['images']}.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":
