@@ -40,7 +40,7 @@ lint: install  ## check the code's form
 	ruff check .
 
 .PHONY: benchmark
-benchmark: install  ## time our fid against pytorch-fid, clean-fid and torch-fidelity on generated_images/ (half an hour)
+benchmark: install  ## time our fid against pytorch-fid, clean-fid and torch-fidelity on generated_images/ (40 minutes)
 	python -m pip install --quiet --constraint constraints.txt --group benchmark
 	python -m benchmarks.fid
 

@@ -5,8 +5,7 @@
 Every round starts each tool anew in a process of its own and times the whole of it; tools take turns, so that a slow
 spell of the machine meets all. Peers run with their own defaults for batch size and worker processes. Without the real
 weights in TORCH_HOME a seeded stand-in takes their place: the values then mean nothing, but must agree. torch-fidelity
-resizes as TensorFlow 1 did, so its value differs by design. Writes benchmarks/results/fid_IMAGES.json
-after each round.
+resizes as TensorFlow 1 did, so its value differs by design. Writes benchmarks/results/fid_IMAGES.json after each round.
 """
 
 from __future__ import annotations
@@ -104,6 +103,8 @@ def main() -> None:
         print("VALUE", value)
         return
 
+    if not (Path(asked.folder) / images.file_name(asked.images)).exists():
+        raise SystemExit(f"{asked.folder} has no {asked.images:,} images; make run or make samples draws 10,000")
     with tempfile.TemporaryDirectory() as scratch:
         real = inception.weights_path().exists()
         if not real:

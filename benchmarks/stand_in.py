@@ -26,8 +26,10 @@ def write_weights(home: Path) -> Path:
         torch.manual_seed(0)
         inception.fid_inception_v3()
     random = torch.Generator().manual_seed(1)
-    for name, value in kept.items():  # lively statistics, so that the features differ from image to image
-        if name.endswith("running_var"):
+    for name, value in kept.items():  # as large as real ones: features that vanish with depth would equal any others
+        if name.endswith("conv.weight"):
+            torch.nn.init.kaiming_normal_(value, nonlinearity="relu", generator=random)
+        elif name.endswith("running_var"):
             value.copy_(torch.rand(value.shape, generator=random) + 0.5)
     path = home / "hub" / "checkpoints" / Path(inception.FID_WEIGHTS_URL).name
     path.parent.mkdir(parents=True)

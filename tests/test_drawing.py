@@ -1,3 +1,5 @@
+from multiprocessing.pool import ThreadPool
+
 import pytest
 import torch
 
@@ -31,9 +33,28 @@ def test_batches_come_in_order_with_the_way_of_the_first():
 
 
 def test_drawing_leaves_the_number_of_threads_alone():
+    def of_a_new_thread() -> int:  # what one thread sets, later ones inherit
+        with ThreadPool(1) as pool:
+            return pool.apply(torch.get_num_threads)
+
     before = torch.get_num_threads()
-    draw(denoiser(), SAMPLER, 0, 4, torch.arange(4))
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(2)
+    try:
+        draw(denoiser(), SAMPLER, 0, 4, torch.arange(4))
+        assert torch.get_num_threads() == 2 and of_a_new_thread() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_images_do_not_depend_on_the_number_of_cores():
+    before, found = torch.get_num_threads(), []
+    try:
+        for cores in (1, 2, 3):
+            torch.set_num_threads(cores)
+            found.append(torch.cat([b.images for b in batches(denoiser(), SAMPLER, 0, 9, torch.arange(9), batch_size=2)]))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 @pytest.mark.parametrize("guidance, interval", [(1.0, (-4.0, 2.0)), (1.5, (-4.0, 2.0)), (1.5, None), (1.5, (100.0, 200.0))])
