@@ -35,6 +35,10 @@ samples: install  ## without data or training: fetch the committed model, draw, 
 test: install  ## run the tests (those on MNIST only where MNIST_MIRROR is set)
 	python -m pytest
 
+.PHONY: soak
+soak: install  ## kill every stage at 20 random moments and compare what comes out in the end (an hour and more)
+	python -m tools.soak
+
 .PHONY: lint
 lint: install  ## check the code's form
 	ruff check .

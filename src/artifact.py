@@ -7,19 +7,17 @@ import json
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from src.errors import UserError
-from src.files import replacing
+from src.files import save_tensors
 
 
 def save(path: str | Path, kind: str, weights: dict[str, Tensor], header: dict) -> None:
     """Write `weights` and `header` (JSON values); `kind` tells model files of this project apart."""
     # A single metadata key: safetensors writes several in no fixed order, and equal models are to be equal files.
     metadata = {"header": json.dumps({"kind": kind, **header}, sort_keys=True)}
-    with replacing(path) as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in weights.items()}, temporary, metadata)
+    save_tensors(path, weights, metadata)
 
 
 def load(path: str | Path, kind: str, remedy: str) -> tuple[dict, dict[str, Tensor]]:

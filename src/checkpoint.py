@@ -1,4 +1,4 @@
-"""Where an interrupted computation continues: one state file in a scratch folder that DVC and git do not see.
+"""Where an interrupted computation continues: a place in a scratch folder that DVC and git do not see.
 
 Keyed by everything that determines the result, so that it never leaks into a run with other parameters, data or code.
 """
@@ -15,14 +15,19 @@ from src.files import replacing
 SCRATCH = Path(".scratch")
 
 
+def place(name: str, key: list) -> Path:
+    """A path for what `name` has so far, in a run determined by `key` (values with a faithful repr), the code and torch."""
+    digest = hashlib.sha256(repr((key, torch.__version__)).encode())
+    for source in sorted([*Path("src").glob("*.py"), *Path("stages").glob("*.py")]):
+        digest.update(source.read_bytes())
+    return SCRATCH / name / digest.hexdigest()[:16]
+
+
 class Checkpoint:
-    """State of `name`, for a run determined by `key` (values with a faithful repr) and by the code in src/ and stages/."""
+    """One state, in a file; see `place`."""
 
     def __init__(self, name: str, key: list):
-        digest = hashlib.sha256(repr((key, torch.__version__)).encode())
-        for source in sorted([*Path("src").glob("*.py"), *Path("stages").glob("*.py")]):
-            digest.update(source.read_bytes())
-        self.path = SCRATCH / name / f"{digest.hexdigest()[:16]}.pt"
+        self.path = place(name, key).with_suffix(".pt")
 
     def load(self) -> dict | None:
         """The state last saved; None where there is none or it cannot be read (it is our own: then start anew)."""

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from src.errors import UserError
-from src.files import replacing
+from src.files import save_tensors
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,7 @@ def save(dataset: Dataset, path: str | Path) -> None:
     if dataset.labels is not None:
         tensors |= {"labels": dataset.labels, "heldout_labels": dataset.heldout_labels}
     meta = {"name": dataset.name, "fingerprint": dataset.fingerprint}
-    with replacing(path) as temporary:
-        save_file({k: v.contiguous() for k, v in tensors.items()}, temporary, {"dataset": json.dumps(meta)})
+    save_tensors(path, tensors, {"dataset": json.dumps(meta)})
 
 
 def load(path: str | Path) -> Dataset:

@@ -5,6 +5,7 @@ Also the model artifact: weights and configuration in one safetensors file, from
 
 from __future__ import annotations
 
+import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -39,6 +40,7 @@ class Denoiser(nn.Module):
         self.config = config
         self.schedule = Schedule(config.schedule)
         self.unet = UNet(config.unet).to(memory_format=torch.channels_last)
+        self.guide: UNet | None = None  # the network early in its training: what autoguidance steers away from
         self.precision: Precision = "float32"  # of the network's products and sums; weights and images are always float32
 
     @property
@@ -47,8 +49,11 @@ class Denoiser(nn.Module):
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """The network's output, in the shape and type of the images."""
+        return self._output(self.unet, x_t, t, label)
+
+    def _output(self, network: UNet, x_t: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            return self.unet(x_t, t, label).to(x_t.dtype)
+            return network(x_t, t, label).to(x_t.dtype)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """What the network should output. v = alpha eps - sigma x0 is of Salimans and Ho 2022, section 4."""
@@ -64,15 +69,19 @@ class Denoiser(nn.Module):
         output = self(self.schedule.add_noise(x0, eps, t), t, label)
         return (output - self.target(x0, eps, t)).square().mean(dim=(1, 2, 3))
 
-    def predict_x0(self, x_t: Tensor, t: int | Tensor, label: Tensor | None = None, guidance: float = 1.0) -> Tensor:
+    def predict_x0(
+        self, x_t: Tensor, t: int | Tensor, label: Tensor | None = None, guidance: float = 1.0, autoguidance: float = 1.0
+    ) -> Tensor:
         """The clean image expected behind x_t, not clipped; `t` is one for all, or (B,) int64.
 
-        `guidance` w mixes the outputs with and without class as uncond + w (cond - uncond) (Ho and Salimans 2022, whose
-        scale is w - 1); 1 uses the class alone. Raises UserError if the model was not trained for it.
+        With w = `guidance` the output is moved by (w - 1) times its difference from that without class (Ho and Salimans
+        2022, whose scale is w - 1), with w = `autoguidance` likewise from the guide's, which has the class (Karras et al.
+        2024, "Guiding a diffusion model with a bad version of itself"). 1 moves nothing and costs nothing, of others each
+        costs one more evaluation. Raises UserError if the model was not trained for it.
         """
         times = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
         if guidance == 1.0 or label is None:
-            output = self(x_t, times, label)
+            own = output = self(x_t, times, label)
         else:
             if not self.config.label_dropout:
                 raise UserError(
@@ -81,8 +90,15 @@ class Denoiser(nn.Module):
                 )
             no_class = torch.full_like(label, self.config.unet.classes)
             both = self(x_t.repeat(2, 1, 1, 1), times.repeat(2), torch.cat([label, no_class]))
-            cond, uncond = both.chunk(2)
-            output = uncond + guidance * (cond - uncond)
+            own, uncond = both.chunk(2)
+            output = own + (guidance - 1) * (own - uncond)
+        if autoguidance != 1.0:
+            if self.guide is None:
+                raise UserError(
+                    f"sample.autoguidance: expected 1.0 for a model trained with train.guide_at 0, found {autoguidance}; "
+                    f"train with guide_at above 0 for autoguidance"
+                )
+            output = output + (autoguidance - 1) * (own - self._output(self.guide, x_t, times, label))
         alpha, sigma = self.schedule.levels(times, x_t)
         if self.config.prediction == "epsilon":
             return (x_t - sigma * output) / alpha
@@ -92,7 +108,7 @@ class Denoiser(nn.Module):
 
 
 def save(denoiser: Denoiser, path: str | Path, about: dict) -> None:
-    """Write weights, configuration and `about` (JSON values: data set, class counts, training step ...) to one file."""
+    """Write weights, with the guide's, configuration and `about` (JSON values: data set, class counts ...) to one file."""
     artifact.save(path, "denoiser", denoiser.state_dict(), {"config": asdict(denoiser.config), "about": about})
 
 
@@ -108,6 +124,8 @@ def load(path: str | Path) -> tuple[Denoiser, dict]:
                 config["label_dropout"],
             )
         )
+        if any(name.startswith("guide.") for name in weights):
+            denoiser.guide = copy.deepcopy(denoiser.unet)
         denoiser.load_state_dict(weights)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: its weights do not fit its configuration ({error}); train anew") from None

@@ -32,21 +32,22 @@ class Sampler:
     eta: float = 0.0
     guidance: float = 1.0
     guidance_interval: tuple[float, float] | None = None
+    autoguidance: float = 1.0
 
     @classmethod
     def of(cls, settings: Sample, denoiser: Denoiser) -> Sampler:
         """What params.yaml asks for in `sample`, without guidance where the model has no classes."""
         return cls(
             settings.method, settings.steps, settings.spacing, settings.eta, settings.guidance if denoiser.conditional else 1.0,
-            settings.guidance_interval,
+            settings.guidance_interval, settings.autoguidance,
         )
 
     def evaluations(self, denoiser: Denoiser) -> int:
-        """How often the network sees each image: twice in a guided step."""
+        """How often a network sees each image: once a step, and once more for each kind of guidance that acts there."""
         log_snr = denoiser.schedule.log_snr[denoiser.schedule.sampling_timesteps(self.steps, self.spacing)]
         low, high = self.guidance_interval or (-math.inf, math.inf)
-        guided = ((log_snr >= low) & (log_snr <= high)).sum() if self.guidance != 1.0 and denoiser.conditional else 0
-        return self.steps + int(guided)
+        guided = int(((log_snr >= low) & (log_snr <= high)).sum())
+        return self.steps + guided * ((self.guidance != 1.0 and denoiser.conditional) + (self.autoguidance != 1.0))
 
 
 def open_model(path: str | Path, precision: Literal["auto", "float32", "bfloat16"]) -> tuple[Denoiser, dict]:
@@ -64,7 +65,7 @@ def walk(denoiser: Denoiser, sampler: Sampler, seed: int, numbers: range, labels
     label = None if labels is None else labels[numbers[0] - 1 : numbers[-1]].to(device)
     return sample(
         denoiser, noise, denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing), sampler.method, sampler.eta,
-        sampler.guidance, sampler.guidance_interval or (-math.inf, math.inf), label,
+        sampler.guidance, sampler.autoguidance, sampler.guidance_interval or (-math.inf, math.inf), label,
     )
 
 
@@ -78,9 +79,10 @@ class Batch:
 
 
 def batches(
-    denoiser: Denoiser, sampler: Sampler, seed: int, count: int, labels: Tensor | None, batch_size: int = 250, ways: int = 0
+    denoiser: Denoiser, sampler: Sampler, seed: int, count: int, labels: Tensor | None, batch_size: int = 250, ways: int = 0,
+    first: int = 1,
 ) -> Iterator[Batch]:
-    """Images 1 to `count` in order, in batches; the way is kept of the first `ways` images.
+    """Images `first` to `count` in order, in batches; the way is kept of images 1 to `ways`.
 
     On CPUs each core draws batches of its own: small feature maps are too little work to share, and no image depends on
     the number of cores.
@@ -94,7 +96,7 @@ def batches(
         images = to_pixels(step.x0).cpu()
         return Batch(numbers[0], images, torch.stack([*states, images[:kept]]) if kept else None)
 
-    parts = [range(first, min(first + batch_size, count + 1)) for first in range(1, count + 1, batch_size)]
+    parts = [range(start, min(start + batch_size, count + 1)) for start in range(first, count + 1, batch_size)]
     if next(denoiser.parameters()).device.type != "cpu":
         yield from map(finish, parts)
         return

@@ -6,7 +6,6 @@ used on network features by Heusel et al. 2017 ("FID").
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,7 +87,7 @@ def load(path: str | Path, dims: int) -> Moments:
         raise UserError(f"{path}: not found; {wanted}") from None
     except KeyError as error:
         raise UserError(f"{path}: {error.args[0]}; {wanted}") from None
-    except (ValueError, TypeError, EOFError, OSError, AttributeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile, the decompressors and numpy raise many kinds on damaged files
         raise UserError(f"{path}: cannot be read ({error}); {wanted}") from None
     if mu.shape != (dims,) or sigma.shape != (dims, dims):
         raise UserError(f"{path}: found mu {mu.shape} and sigma {sigma.shape}; {wanted}")

@@ -58,18 +58,38 @@ def stream(folder: str | Path, count: int, batch_size: int = 500) -> Iterator[Te
     shape = None
     batch: list[Tensor] = []
     for name in tqdm(expected, desc="read images", unit="image"):
-        try:
-            with Image.open(folder / name, formats=["PNG"]) as image:
-                pixels, mode = np.array(image), image.mode
-        except (OSError, SyntaxError, UnidentifiedImageError) as error:
-            raise UserError(f"{folder / name}: not a whole PNG ({error}); `dvc repro --force sample` makes it anew") from None
-        shape = shape or (*pixels.shape[:2], 3)
-        if mode != "RGB" or pixels.shape != shape:
-            raise UserError(f"{folder / name}: expected RGB of {shape[:2]}, found {mode} of {pixels.shape[:2]}")
-        batch.append(torch.from_numpy(pixels).permute(2, 0, 1))
+        batch.append(_read(folder / name, shape))
+        shape = batch[-1].shape
         if len(batch) == batch_size or name == expected[-1]:
             yield torch.stack(batch)
             batch = []
+
+
+def salvaged(folder: str | Path, count: int, batch_size: int) -> Iterator[Tensor]:
+    """What an interrupted `write` of `count` images in batches left: every whole batch from the first on, as `stream` has it.
+
+    Ends before the first batch of which an image is missing or not whole.
+    """
+    for first in range(1, count + 1, batch_size):
+        try:
+            names = [file_name(number) for number in range(first, min(first + batch_size, count + 1))]
+            batch = torch.stack([_read(Path(folder) / name) for name in names])
+        except (UserError, RuntimeError):
+            return
+        yield batch
+
+
+def _read(path: Path, shape: torch.Size | None = None) -> Tensor:
+    """One RGB PNG: (3, H, W) uint8. Raises UserError unless it is one, and of `shape` if given."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            pixels, mode = np.array(image), image.mode
+    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        raise UserError(f"{path}: not a whole PNG ({error}); `dvc repro --force sample` makes it anew") from None
+    size, expected = pixels.shape[:2], tuple(shape[1:]) if shape else pixels.shape[:2]
+    if mode != "RGB" or size != expected:
+        raise UserError(f"{path}: expected RGB of {expected}, found {mode} of {size}")
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
 def read(folder: str | Path, count: int) -> Tensor:

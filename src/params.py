@@ -80,6 +80,7 @@ class Train(Section):
     precision: Precision
     ema: bool
     ema_length: Annotated[Float, Field(gt=0, le=1)]
+    guide_at: Fraction
     focus: Fraction
     focus_at: Annotated[Float, Field(ge=0, le=1)]
     augment_rotation: Annotated[Float, Field(ge=0, le=45)]
@@ -102,6 +103,7 @@ class Sample(Section):
     spacing: Literal["leading", "trailing", "logsnr"]
     eta: Annotated[Float, Field(ge=0, le=1)]
     guidance: NotNegative
+    autoguidance: NotNegative
     guidance_interval: Interval | None
     classes: Annotated[list[Index], Field(min_length=1)] | None
     count: Annotated[int, Field(ge=2, le=99_999)]
@@ -138,6 +140,7 @@ class Sweep(Section):
     samplers: Annotated[list[SamplerName], Field(min_length=1)]
     steps: Annotated[list[Count], Field(min_length=1)]
     guidance: NotNegative
+    autoguidance: NotNegative
     guidance_interval: Interval | None
     count: Annotated[int, Field(ge=2)]
     precision: Precision

@@ -60,18 +60,19 @@ def sample(
     method: Method,
     eta: float = 0.0,
     guidance: float = 1.0,
+    autoguidance: float = 1.0,
     guidance_interval: tuple[float, float] = (-math.inf, math.inf),
     label: Tensor | None = None,
     clip: bool = True,
 ) -> Iterator[Step]:
     """Walk `timesteps` (strictly descending) from noise to a clean image, yielding each step before it is taken.
 
-    `noise` gives x_T at its first call and the noise of each stochastic step at later ones. `clip` bounds each predicted
-    x0 to [-1, 1] before it is used further. Guidance acts where the log-SNR lies in `guidance_interval` (Kynkaanniemi et
-    al. 2024): elsewhere it costs variety, and a second evaluation, for nothing. `eta` is the share of fresh noise in a step
-    of ddim and sde-dpmsolver++: 1 is the reverse diffusion with all its noise. ddpm is ddim with eta 1: the same posterior
-    (Song et al. 2021, "Denoising Diffusion Implicit Models", section 4.1), which also defines it for fewer steps than it
-    was trained with. dpmsolver++ is sde-dpmsolver++ with eta 0.
+    `noise` gives x_T at its first call and the noise of each stochastic step at later ones. `clip` bounds each predicted x0
+    to [-1, 1] before it is used further. Guidance of either kind (see Denoiser.predict_x0) acts where the log-SNR lies in
+    `guidance_interval` (Kynkaanniemi et al. 2024): elsewhere it costs variety, and evaluations, for nothing. `eta` is the
+    share of fresh noise in a step of ddim and sde-dpmsolver++: 1 is the reverse diffusion with all its noise. ddpm is ddim
+    with eta 1: the same posterior (Song et al. 2021, "Denoising Diffusion Implicit Models", section 4.1), which also
+    defines it for fewer steps than it was trained with. dpmsolver++ is sde-dpmsolver++ with eta 0.
     """
     if method not in get_args(Method):
         raise UserError(f"sample.method: expected one of {', '.join(get_args(Method))}, found {method!r}")
@@ -81,7 +82,7 @@ def sample(
     for i, t in enumerate(timesteps):
         with torch.inference_mode():
             guided = guidance_interval[0] <= float(denoiser.schedule.log_snr[t]) <= guidance_interval[1]
-            x0 = denoiser.predict_x0(x_t, t, label, guidance if guided else 1.0)
+            x0 = denoiser.predict_x0(x_t, t, label, guidance, autoguidance) if guided else denoiser.predict_x0(x_t, t, label)
             if clip:
                 x0 = x0.clamp(-1, 1)
         yield Step(t, x_t, x0)

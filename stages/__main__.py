@@ -20,7 +20,7 @@ NAMES = (
 )
 MENDABLE = {
     errno.ENOENT: "`dvc repro` makes what is missing, or `git checkout` brings it back: do so",
-    errno.ENOSPC: "free some space", errno.EDQUOT: "free some space",
+    errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EFBIG: "free some space, or lift the limit on files",
     errno.EACCES: "make it writable", errno.EPERM: "make it writable", errno.EROFS: "make it writable",
 }
 LOG = Path(".scratch/stages.jsonl")

@@ -16,7 +16,8 @@ def main() -> None:
     p = params.load()
     manifest, metrics = reports.read_json("generated/manifest.json"), reports.read_json("metrics/fid.json")
     data = f"{manifest['dataset']} ({manifest['dataset_fingerprint']}), model {manifest['model']}"
-    how = f"{manifest['method']}, {manifest['steps']} steps, {manifest['schedule']} schedule, guidance {manifest['guidance']:g}"
+    how = f"{manifest['method']}, {manifest['steps']} steps, {manifest['schedule']} schedule, "
+    how += f"guidance {manifest['guidance']:g}, autoguidance {manifest['autoguidance']:g}"
     folder = Path("figures")
     folder.mkdir(exist_ok=True)
 

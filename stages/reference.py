@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from tqdm import tqdm
 
 from src import artifact, classifier, dataset, device, frechet, inception, neighbours, params, reports, strokes
+from src.files import save_tensors
 from src.randomness import generator
 from src.scores import scores
 
@@ -26,9 +26,7 @@ def main() -> None:
     drawn = torch.randperm(len(train), generator=generator(p.fid.floor_seed, "floor"))
     drawn = drawn[: max(2, min(10_000, len(drawn) // 2))]  # of few images half: all of them would be at distance zero
     distances, _ = neighbours.nearest(data.heldout_images.flatten(1).float() / 255, data.images.flatten(1).float() / 255)
-    save_file(
-        {"features": train[drawn].contiguous(), "heldout_nearest": distances}, "arrays/reference.safetensors"
-    )
+    save_tensors("arrays/reference.safetensors", {"features": train[drawn], "heldout_nearest": distances})
 
     floors = {
         "heldout": {"images": len(heldout), "broken": strokes.broken(data.heldout_images)}

@@ -1,4 +1,7 @@
-"""Draw images from the trained model, as PNGs in the strict format, and keep the way of the first ones from noise."""
+"""Draw images from the trained model, as PNGs in the strict format, and keep the way of the first ones from noise.
+
+What an interrupted run of the same settings has drawn is not drawn again.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,13 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from tqdm import tqdm
 
-from src import artifact, drawing, images, params, reports
+from src import artifact, device, drawing, images, params, reports
+from src.checkpoint import place
+from src.files import save_tensors
 
 FOLDER = Path("generated_images")
-UNFINISHED = Path(".scratch/generated_images")
 KEPT_TRAJECTORIES = 16
 
 
@@ -25,31 +28,43 @@ def main() -> None:
         print("sample: the model has no classes, so sample.guidance has nothing to guide by and is taken as 1")
     counts = about["class_counts"] if unet.classes else []
     labels = drawing.choose_labels(p.sample.classes, counts, p.sample.seed, p.sample.count)
+    model_digest = artifact.digest("models/model.safetensors")
+
+    key = [model_digest, sampler, p.sample.classes, p.sample.seed, p.sample.count, p.sample.batch_size, model.precision]
+    unfinished = place("sample", [*key, str(device.best())])
+    folder, trajectory = unfinished / "images", unfinished / "trajectory.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    digest, done = images.PixelDigest(), 0
+    if trajectory.exists():  # written once the images that it is of are
+        for batch in images.salvaged(folder, p.sample.count, p.sample.batch_size):
+            digest.add(batch)
+            done += len(batch)
+        print(f"sample: resuming after image {done}")
 
     ways = []  # each (steps + 1, B, C, H, W)
-    digest = images.PixelDigest()
-    shutil.rmtree(UNFINISHED, ignore_errors=True)
-    UNFINISHED.mkdir(parents=True)
-    bar = tqdm(desc="sample", unit="image", total=p.sample.count)
+    bar = tqdm(desc="sample", unit="image", initial=done, total=p.sample.count)
     for batch in drawing.batches(
-        model, sampler, p.sample.seed, p.sample.count, labels, p.sample.batch_size, KEPT_TRAJECTORIES
+        model, sampler, p.sample.seed, p.sample.count, labels, p.sample.batch_size, KEPT_TRAJECTORIES, first=done + 1
     ):
-        images.write(UNFINISHED, batch.first, batch.images)
+        images.write(folder, batch.first, batch.images)
         digest.add(batch.images)
+        bar.update(len(batch.images))
         if batch.way is not None:
             ways.append(batch.way)
-        bar.update(len(batch.images))
+            if batch.first + len(batch.images) > min(KEPT_TRAJECTORIES, p.sample.count):
+                save_tensors(trajectory, {"states": torch.cat(ways, dim=1)})
 
     shutil.rmtree(FOLDER, ignore_errors=True)
-    UNFINISHED.rename(FOLDER)
+    folder.rename(FOLDER)
     Path("generated").mkdir(exist_ok=True)
-    save_file({"states": torch.cat(ways, dim=1)}, "generated/trajectory.safetensors")
+    trajectory.replace("generated/trajectory.safetensors")
+    shutil.rmtree(unfinished.parent)
     reports.write_json(
         "generated/manifest.json",
         {key: about[key] for key in ("dataset", "dataset_fingerprint")} | {
-            "model": artifact.digest("models/model.safetensors"), "pixels": digest.hex(),
+            "model": model_digest, "pixels": digest.hex(),
             "method": sampler.method, "steps": sampler.steps, "spacing": sampler.spacing, "eta": sampler.eta,
-            "guidance": sampler.guidance, "guidance_interval": sampler.guidance_interval,
+            "guidance": sampler.guidance, "autoguidance": sampler.autoguidance, "guidance_interval": sampler.guidance_interval,
             "timesteps": model.schedule.sampling_timesteps(sampler.steps, sampler.spacing),
             "evaluations": sampler.evaluations(model), "precision": model.precision,
             "seed": p.sample.seed, "count": p.sample.count,

@@ -23,7 +23,9 @@ def main() -> None:
         method, spacing, *eta = name.split()
         for steps in tqdm(p.sweep.steps, desc=name, unit="setting"):
             guidance = p.sweep.guidance if model.conditional else 1.0
-            sampler = drawing.Sampler(method, steps, spacing, float(eta[0]) if eta else 0.0, guidance, p.sweep.guidance_interval)
+            sampler = drawing.Sampler(
+                method, steps, spacing, float(eta[0]) if eta else 0.0, guidance, p.sweep.guidance_interval, p.sweep.autoguidance
+            )
             started = time.perf_counter()
             images = drawing.draw(model, sampler, p.sweep.seed, p.sweep.count, labels)
             seconds = time.perf_counter() - started

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 from benchmarks.stand_in import write_weights
 from src import archives, inception  # first of all: diffusers and pytorch_fid import torchvision, which needs its remedy
@@ -19,6 +20,12 @@ from src.schedule import ScheduleConfig
 from src.unet import UNetConfig
 
 ROOT = Path(__file__).parent.parent
+
+settings.register_profile(
+    "quick", max_examples=150, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+settings.register_profile("soak", settings.get_profile("quick"), max_examples=20_000, derandomize=False)
+settings.load_profile("quick")  # unless --hypothesis-profile says otherwise
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

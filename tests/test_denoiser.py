@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -37,6 +39,51 @@ def test_guidance_goes_from_no_class_through_the_class_and_beyond():
         cond, uncond = model.predict_x0(x, 500, label), model.predict_x0(x, 500, None)
         torch.testing.assert_close(model.predict_x0(x, 500, label, guidance=0.0), uncond)
         torch.testing.assert_close(model.predict_x0(x, 500, label, guidance=3.0), uncond + 3 * (cond - uncond))
+
+
+def guided(**unet) -> denoiser.Denoiser:
+    model = make(**unet)
+    model.guide = copy.deepcopy(model.unet)
+    with torch.no_grad():
+        for weights in model.guide.parameters():
+            weights.mul_(0.8)
+    return model
+
+
+def test_autoguidance_goes_on_from_the_guide_through_the_model():
+    model, x, label = guided(), torch.randn(3, 1, 8, 8), torch.tensor([0, 4, 9])
+    worse = make()
+    worse.unet = model.guide
+    no_class = torch.full_like(label, 10)
+    with torch.inference_mode():
+        own, guide = model.predict_x0(x, 500, label), worse.predict_x0(x, 500, label)
+        uncond = model.predict_x0(x, 500, no_class)
+        assert not torch.allclose(own, guide)
+        torch.testing.assert_close(model.predict_x0(x, 500, label, autoguidance=0.0), guide)
+        torch.testing.assert_close(model.predict_x0(x, 500, label, autoguidance=2.5), guide + 2.5 * (own - guide))
+        both = own + 0.5 * (own - uncond) + 1.5 * (own - guide)
+        torch.testing.assert_close(model.predict_x0(x, 500, label, guidance=1.5, autoguidance=2.5), both)
+
+
+def test_autoguidance_needs_no_class():
+    model, worse, x = guided(classes=0), make(classes=0), torch.randn(3, 1, 8, 8)
+    worse.unet = model.guide
+    own, guide = model.predict_x0(x, 500), worse.predict_x0(x, 500)
+    torch.testing.assert_close(model.predict_x0(x, 500, autoguidance=3.0), guide + 3 * (own - guide))
+
+
+def test_autoguidance_of_a_model_without_a_guide_is_refused():
+    with pytest.raises(UserError, match="sample.autoguidance.*guide_at"):
+        make().predict_x0(torch.randn(1, 1, 8, 8), 5, torch.tensor([1]), autoguidance=2.0)
+
+
+def test_a_model_is_read_back_with_its_guide(tmp_path):
+    model, x, label = guided(), torch.randn(3, 1, 8, 8), torch.tensor([0, 4, 9])
+    denoiser.save(model, tmp_path / "m", {})
+    again, _ = denoiser.load(tmp_path / "m")
+    assert torch.equal(again.predict_x0(x, 500, label, autoguidance=2.0), model.predict_x0(x, 500, label, autoguidance=2.0))
+    denoiser.save(make(), tmp_path / "m", {})
+    assert denoiser.load(tmp_path / "m")[0].guide is None
 
 
 def test_guidance_of_a_model_without_label_dropout_is_refused():

@@ -1,3 +1,4 @@
+import copy
 from multiprocessing.pool import ThreadPool
 
 import pytest
@@ -32,6 +33,15 @@ def test_batches_come_in_order_with_the_way_of_the_first():
     assert torch.equal(way[:-1, 0], torch.stack([to_pixels(step.x_t[0]) for step in steps]))
 
 
+def test_drawing_goes_on_from_any_batch():
+    model, labels = denoiser(), torch.arange(7)
+    whole = list(batches(model, SAMPLER, 0, 7, labels, batch_size=3, ways=4))
+    rest = list(batches(model, SAMPLER, 0, 7, labels, batch_size=3, ways=4, first=4))
+    assert [batch.first for batch in rest] == [4, 7]
+    for found, expected in zip(rest, whole[1:], strict=True):
+        assert torch.equal(found.images, expected.images)
+
+
 def test_drawing_leaves_the_number_of_threads_alone():
     def of_a_new_thread() -> int:  # what one thread sets, later ones inherit
         with ThreadPool(1) as pool:
@@ -57,10 +67,13 @@ def test_images_do_not_depend_on_the_number_of_cores():
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
+@pytest.mark.parametrize("autoguidance", [1.0, 1.5])
 @pytest.mark.parametrize("guidance, interval", [(1.0, (-4.0, 2.0)), (1.5, (-4.0, 2.0)), (1.5, None), (1.5, (100.0, 200.0))])
-def test_evaluations_are_those_that_the_network_sees(guidance, interval):
-    model, sampler, seen = denoiser(), Sampler("ddim", 10, "trailing", 0.0, guidance, interval), []
-    model.unet.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+def test_evaluations_are_those_that_the_network_sees(guidance, interval, autoguidance):
+    model, sampler, seen = denoiser(), Sampler("ddim", 10, "trailing", 0.0, guidance, interval, autoguidance), []
+    model.guide = copy.deepcopy(model.unet)
+    for network in (model.unet, model.guide):
+        network.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
     draw(model, sampler, 0, 4, torch.zeros(4, dtype=torch.long))
     assert sum(seen) == 4 * sampler.evaluations(model)
 
@@ -68,8 +81,8 @@ def test_evaluations_are_those_that_the_network_sees(guidance, interval):
 def test_guidance_outside_its_interval_changes_nothing():
     model, labels = denoiser(), torch.arange(4)
     plain, off, on = (
-        draw(model, Sampler("ddim", 5, "trailing", 0.0, guidance, interval), 0, 4, labels)
-        for guidance, interval in ((1.0, None), (3.0, (100.0, 200.0)), (3.0, None))
+        draw(model, Sampler("ddim", 5, "trailing", 0.0, guidance, interval, autoguidance), 0, 4, labels)
+        for guidance, autoguidance, interval in ((1.0, 1.0, None), (3.0, 2.0, (100.0, 200.0)), (3.0, 1.0, None))
     )
     assert torch.equal(plain, off) and not torch.equal(plain, on)
 
@@ -88,9 +101,10 @@ def test_classes_that_the_model_does_not_have_are_refused(classes, counts):
 
 
 def test_the_sampler_of_the_parameters_guides_where_there_are_classes(params):
-    asked = params.sample.model_copy(update={"guidance": 1.7})
+    asked = params.sample.model_copy(update={"guidance": 1.7, "autoguidance": 1.3})
     guided = Sampler.of(asked, denoiser())
-    assert (guided.method, guided.steps, guided.eta, guided.guidance) == (asked.method, asked.steps, asked.eta, 1.7)
+    assert (guided.method, guided.steps, guided.eta) == (asked.method, asked.steps, asked.eta)
+    assert (guided.guidance, guided.autoguidance, guided.guidance_interval) == (1.7, 1.3, asked.guidance_interval)
     assert Sampler.of(asked, denoiser(classes=0)).guidance == 1.0
 
 

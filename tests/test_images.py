@@ -69,3 +69,17 @@ def test_a_stream_is_the_folder_in_batches(folder, batch_size, sizes):
     batches = list(images.stream(folder, 3, batch_size))
     assert [len(batch) for batch in batches] == sizes
     assert torch.equal(torch.cat(batches), images.read(folder, 3))
+
+
+@pytest.mark.parametrize("damage, left", [(None, 3), (break_missing, 0), (break_truncated, 0), (break_size, 0), (break_extra, 3)])
+def test_of_an_interrupted_write_the_whole_batches_are_salvaged(folder, damage, left):
+    pixels = images.read(folder, 3)
+    if damage:
+        damage(folder)
+    found = list(images.salvaged(folder, count=10, batch_size=2 if left == 0 else 3))
+    assert sum(len(batch) for batch in found) == left
+    assert not found or torch.equal(torch.cat(found), pixels)
+
+
+def test_a_last_smaller_batch_is_salvaged_too(folder):
+    assert [len(batch) for batch in images.salvaged(folder, count=3, batch_size=2)] == [2, 1]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import shutil
 import signal
 import subprocess
@@ -22,6 +24,7 @@ from tests.conftest import ROOT, clone_into, commit, run
 from tests.test_archives import make_zip, pictures, png
 from tests.test_inception import COMMAND
 from tests.test_inception import pictures as inception_pictures
+from tools.soak import disturb
 
 pytestmark = pytest.mark.slow
 
@@ -141,36 +144,84 @@ def test_everything_from_scratch_gives_the_same_bits(copy):
     assert len(ran(done)) == len(NAMES) and digest(copy, *names) == before
 
 
-def test_training_that_was_killed_goes_on_where_it_was(copy):
-    before = digest(copy, "models/model.safetensors", "models/last.safetensors", "plots/learning_curve.csv")
-    command = [sys.executable, "-c", KILLED_AFTER_25_STEPS]
-    pictures_before = digest(copy, "training_samples/step_000020.png", "training_samples/step_000040.png")
-    for name in ("models/model.safetensors", "models/last.safetensors", "plots/learning_curve.csv"):
+MODEL_FILES = ["models/model.safetensors", "models/last.safetensors", "plots/learning_curve.csv", "metrics/train.json"]
+
+
+@pytest.mark.parametrize(
+    "number, resumed_after", [(signal.SIGKILL, 20), (signal.SIGTERM, 25), (signal.SIGINT, 25)], ids=["KILL", "TERM", "INT"]
+)
+def test_training_that_was_stopped_goes_on_where_it_was(copy, number, resumed_after):
+    """With a checkpoint every ten steps, in the 25th: a signal that can be handled lets it finish the step and save."""
+    pictures = ["training_samples/step_000020.png", "training_samples/step_000040.png"]
+    before = digest(copy, *MODEL_FILES, *pictures)
+    for name in MODEL_FILES:
         (copy / name).unlink()
     shutil.rmtree(copy / "training_samples")
-    assert subprocess.run(command, cwd=copy, capture_output=True, timeout=300).returncode == -signal.SIGKILL
+    command = [sys.executable, "-c", SIGNALLED_IN_STEP_25, str(int(number))]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=300)
+    assert done.returncode == (-number if number == signal.SIGKILL else 128 + number), done.stderr
+    assert "Traceback" not in done.stderr
     assert len(list((copy / ".scratch/train").iterdir())) == 1
     shutil.rmtree(copy / "training_samples")  # as DVC does with outputs before it starts a stage
     (copy / "plots/learning_curve.csv").unlink()
     done = run("python", "-m", "stages", "train", cwd=copy)
-    assert "resuming after step 20" in done.stdout
-    assert digest(copy, "training_samples/step_000020.png", "training_samples/step_000040.png") == pictures_before
-    assert digest(copy, "models/model.safetensors", "models/last.safetensors", "plots/learning_curve.csv") == before
+    assert f"resuming after step {resumed_after}" in done.stdout
+    assert digest(copy, *MODEL_FILES, *pictures) == before
     assert list((copy / ".scratch/train").iterdir()) == []
 
 
-KILLED_AFTER_25_STEPS = """
-import os, signal
+SIGNALLED_IN_STEP_25 = """
+import os, sys
 from src import trainer
-from stages import train
-take = trainer.Trainer._take
-def killed(self, batch):
-    if self.step == 25:
-        os.kill(os.getpid(), signal.SIGKILL)
+from stages.__main__ import main
+number, take = int(sys.argv.pop()), trainer.Trainer._take
+def signalled(self, batch):
+    if self.step == 24:
+        os.kill(os.getpid(), number)
     return take(self, batch)
-trainer.Trainer._take = killed
-train.main()
+trainer.Trainer._take = signalled
+sys.argv.append("train")
+sys.exit(main())
 """
+
+
+def test_sampling_that_was_killed_goes_on_where_it_was(copy):
+    set_params(copy, {"sample": SMALL["sample"] | {"batch_size": 10}})
+    names = [
+        "generated/manifest.json", "generated/trajectory.safetensors", "generated_images/00001.png", "generated_images/00150.png"
+    ]
+    run("python", "-m", "stages", "sample", cwd=copy)
+    before = digest(copy, *names)
+    shutil.rmtree(copy / "generated")
+    shutil.rmtree(copy / "generated_images")
+    done = subprocess.run([sys.executable, "-c", KILLED_AT_IMAGE_71], cwd=copy, capture_output=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL and not (copy / "generated_images").exists()
+    done = run("python", "-m", "stages", "sample", cwd=copy)
+    assert "resuming after image 70" in done.stdout
+    assert digest(copy, *names) == before and len(list((copy / "generated_images").iterdir())) == 150
+    assert not (copy / ".scratch/sample").exists()
+
+
+KILLED_AT_IMAGE_71 = """
+import os, signal
+from src import images
+from stages import sample
+write = images.write
+def killed(folder, first, some):
+    if first == 71:
+        write(folder, first, some[:4])
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(folder, first, some)
+images.write = killed
+sample.main()
+"""
+
+
+@pytest.mark.parametrize("stage", ["train", "sample", "quality"])
+def test_a_stage_killed_at_random_moments_ends_in_the_same_bits(copy, stage, monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    found = disturb(copy, stage, kills=2, chance=random.Random(stage))
+    assert found["kills"] > 0 and found["mismatches"] == 0
 
 
 def test_experiments_are_run_shown_compared_and_applied(copy):

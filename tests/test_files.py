@@ -1,0 +1,97 @@
+import errno
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from src.files import replacing
+from tests.conftest import ROOT, run
+from tools import get_data
+
+
+@pytest.fixture
+def old(tmp_path):
+    path = tmp_path / "kept.txt"
+    path.write_text("old")
+    return path
+
+
+def test_a_file_is_replaced_whole_and_nothing_else_stays(old):
+    with replacing(old) as temporary:
+        temporary.write_text("new")
+        assert old.read_text() == "old" and temporary.parent == old.parent
+    assert old.read_text() == "new" and [path.name for path in old.parent.iterdir()] == ["kept.txt"]
+
+
+def test_folders_are_made(tmp_path):
+    with replacing(tmp_path / "a" / "b.txt") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "a" / "b.txt").read_text() == "new"
+
+
+def test_a_failed_write_leaves_the_old_file(old):
+    with pytest.raises(RuntimeError), replacing(old) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert old.read_text() == "old" and [path.name for path in old.parent.iterdir()] == ["kept.txt"]
+
+
+def test_a_disk_that_is_full_when_data_reach_it_leaves_the_old_file(old, monkeypatch):
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"), replacing(old) as temporary:
+        temporary.write_text("new")
+    assert old.read_text() == "old" and [path.name for path in old.parent.iterdir()] == ["kept.txt"]
+
+
+def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file(old):
+    done = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(old)], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL and old.read_text() == "old"
+
+
+KILLED_WHILE_WRITING = """
+import os, signal, sys
+from src.files import replacing
+with replacing(sys.argv[1]) as temporary:
+    file = temporary.open("w")
+    file.write("half of the new")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_stage_that_finds_no_space_says_so_and_leaves_what_was_there(tmp_path):
+    """The limit on file sizes stands in for the full disk: the kernel refuses the write in the middle of the file."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    get_data.write_digits(tmp_path / "data" / get_data.DIGITS)
+    run(sys.executable, "-m", "stages", "unpack", cwd=tmp_path, PYTHONPATH=str(ROOT))
+    before = (tmp_path / "arrays/dataset.safetensors").read_bytes()
+    done = run(sys.executable, "-c", LIMITED, cwd=tmp_path, check=False, PYTHONPATH=str(ROOT))
+    assert done.returncode == 1 and "free some space" in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / "arrays/dataset.safetensors").read_bytes() == before
+    assert [path.name for path in (tmp_path / "arrays").iterdir()] == ["dataset.safetensors"]
+
+
+LIMITED = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+from stages.__main__ import main
+sys.argv = ["stages", "unpack"]
+sys.exit(main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_leaves_the_old_file(old):
+    old.parent.chmod(0o500)
+    try:
+        with pytest.raises(PermissionError), replacing(old) as temporary:
+            temporary.write_text("new")
+        assert old.read_text() == "old"
+    finally:
+        old.parent.chmod(0o700)

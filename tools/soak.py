@@ -1,0 +1,118 @@
+"""`python -m tools.soak [--kills 20] [--stages train sample ...] [--seed 0]`: kill stages at random moments, and compare.
+
+In a copy of this repository with the embedded digits and little training. Every stage is run by DVC, killed (SIGKILL,
+SIGTERM or SIGINT, to DVC and the stage at once), run again, as often as asked; its outputs must have the hashes that they
+had when nothing disturbed it. Prints kills, resumed runs and mismatches by stage; exits with 1 if there are mismatches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from stages.__main__ import NAMES
+
+SETTINGS = {
+    "train": {"steps": 60, "evaluate_interval": 20, "sample_interval": 20, "checkpoint_interval": 5, "warmup_steps": 5},
+    "sample": {"count": 600, "batch_size": 50, "steps": 10},
+    "classifier": {"epochs": 2},
+    "spread": {"seeds": 2},
+    "sweep": {"samplers": ["ddim trailing", "dpmsolver++ logsnr"], "steps": [2, 4], "count": 60},
+}
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+TIMED = {"plots/quality_over_steps.csv", "figures/quality_over_steps.png"}  # hold images per second: never twice the same
+
+
+def prepare(folder: Path) -> None:
+    """A copy of the tracked files of this repository in `folder`, with the embedded digits, and everything run once."""
+    subprocess.run(["git", "clone", "--quiet", ".", str(folder)], check=True)
+    run(folder, sys.executable, "-m", "tools.get_data", "digits")
+    values = yaml.safe_load((folder / "params.yaml").read_text())
+    for section, changes in SETTINGS.items():
+        values[section] |= changes
+    (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    run(folder, "dvc", "repro")
+
+
+def run(folder: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def hashes(folder: Path, stage: str) -> dict[str, str]:
+    """What dvc.lock says of the stage's outputs, but for those that hold times."""
+    outs = yaml.safe_load((folder / "dvc.lock").read_text())["stages"][stage]["outs"]
+    return {out["path"]: out["md5"] for out in outs if out["path"] not in TIMED}
+
+
+def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict[str, int]:
+    """Run `stage` and kill it, `kills` times, each time letting the next run finish; how that went."""
+    again = ["dvc", "repro", "--force", "--single-item", "--no-run-cache", stage]
+    started = time.monotonic()
+    run(folder, *again)
+    length, expected = time.monotonic() - started, hashes(folder, stage)
+    found = {"kills": 0, "resumed": 0, "mismatches": 0}
+    for _ in range(kills):
+        process = subprocess.Popen(
+            again, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            process.wait(chance.uniform(0, length))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, chance.choice(SIGNALS))
+            found["kills"] += 1
+            process.wait()
+            wait_for_group(process.pid)
+        found["resumed"] += "resuming after" in run(folder, *again)
+        found["mismatches"] += hashes(folder, stage) != expected
+    return found
+
+
+def wait_for_group(group: int) -> None:
+    """Until the last process of the group has ended: a stage that was asked to stop first finishes its step."""
+    while True:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20, help="of each stage")
+    parser.add_argument("--stages", nargs="*", choices=NAMES, default=NAMES)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments and signals")
+    asked = parser.parse_args()
+    chance = random.Random(asked.seed)
+    table = Table("stage", "kills", "resumed", "mismatches")
+    mismatches = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "soak"
+        prepare(folder)
+        for stage in asked.stages:
+            found = disturb(folder, stage, asked.kills, chance)
+            print(f"{stage}: {found}", flush=True)
+            table.add_row(stage, *map(str, found.values()))
+            mismatches += found["mismatches"]
+        shutil.rmtree(folder)
+    Console().print(table)
+    return 1 if mismatches else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
