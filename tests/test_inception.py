@@ -111,7 +111,7 @@ class TestDecision:
     def test_auto_without_gpu_and_statistics_says_what_it_would_take_and_how_to_ask(self):
         decision = inception.decide("auto", ready_made=False, images=60_000)
         assert not decision.compute
-        assert "about 100 minutes" in decision.why and "-S fid.inception=always" in decision.why
+        assert "about 59 minutes" in decision.why and "-S fid.inception=always" in decision.why
 
     @pytest.mark.parametrize("ready_made, gpu", [(True, False), (False, True)])
     def test_auto_without_weights_says_where_to_put_them(self, ready_made, gpu, monkeypatch):

@@ -74,3 +74,9 @@ def test_pictures_in_git_are_the_figures_of_generated_images_alone():
             "learning_curve", "loss_by_noise_level", "quality_over_steps", "reverse_process", "samples_by_class", "schedules"
         )
     ]
+
+
+def test_tests_in_the_docs_exist():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/design.md").read_text()))
+    source = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    assert named and {name for name in named if f"def {name}(" not in source} == set()
