@@ -110,10 +110,11 @@ def loss_by_noise_level(levels: pd.DataFrame, loss_name: str, note: str) -> Figu
     return figure
 
 
-def quality_over_steps(sweep: pd.DataFrame, floor: float, note: str) -> Figure:
+def quality_over_steps(sweep: pd.DataFrame, floor: tuple[float, float] | None, note: str) -> Figure:
     """Distance over network evaluations and over time, and broken strokes.
 
-    Columns sampler, evaluations, images_per_second, fd_digits, broken; `floor` is the distance of real held-out images.
+    Columns sampler, evaluations, images_per_second, fd_digits, broken; `floor` is mean and standard deviation of the distance
+    of as many real held-out images, where there are enough.
     """
     figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.4))
     for (name, rows), colour in zip(sweep.groupby("sampler", sort=False), COLOURS, strict=False):
@@ -127,7 +128,10 @@ def quality_over_steps(sweep: pd.DataFrame, floor: float, note: str) -> Figure:
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("")
     for axis in axes[:2]:
-        axis.axhline(floor, color="0.5", linestyle="--", linewidth=1, label="real held-out images")
+        if floor:
+            mean, deviation = floor
+            axis.axhline(mean, color="0.5", linestyle="--", linewidth=1, label="as many real held-out images")
+            axis.axhspan(mean - deviation, mean + deviation, color="0.5", alpha=0.15, linewidth=0)
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("{x:g}")

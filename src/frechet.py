@@ -68,6 +68,8 @@ def distance(a: Moments, b: Moments) -> float:
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     cross = np.sqrt(np.linalg.eigvalsh(root @ a.sigma @ root).clip(min=0)).sum()
     found = ((a.mu - b.mu) ** 2).sum() + np.trace(a.sigma) + np.trace(b.sigma) - 2 * cross
+    if not np.isfinite(found):
+        raise UserError("the Frechet distance is not finite: features or statistics are far too large; compute them anew")
     return max(float(found), 0.0)  # rounding can leave equal moments a hair below zero
 
 
@@ -82,7 +84,10 @@ def load(path: str | Path, dims: int) -> Moments:
     wanted = f"expected an .npz with mu ({dims},) and sigma ({dims}, {dims}), as `python -m pytorch_fid --save-stats` writes"
     try:
         with np.load(path, allow_pickle=False) as file:
-            mu, sigma = np.asarray(file["mu"], np.float64), np.asarray(file["sigma"], np.float64)
+            mu, sigma = file["mu"], file["sigma"]
+        if mu.dtype.kind not in "fiu" or sigma.dtype.kind not in "fiu":
+            raise ValueError(f"mu is {mu.dtype}, sigma {sigma.dtype}, not real numbers")
+        mu, sigma = mu.astype(np.float64), sigma.astype(np.float64)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; {wanted}") from None
     except KeyError as error:
@@ -95,4 +100,7 @@ def load(path: str | Path, dims: int) -> Moments:
         raise UserError(f"{path}: holds values that are not finite; {wanted}")
     if not np.allclose(sigma, sigma.T, rtol=1e-5, atol=1e-8):
         raise UserError(f"{path}: sigma is not symmetric; {wanted}")
+    variances = np.linalg.eigvalsh((sigma + sigma.T) / 2)
+    if variances[0] < -1e-3 * abs(variances[-1]):
+        raise UserError(f"{path}: sigma is no covariance, with eigenvalues from {variances[0]:g} to {variances[-1]:g}; {wanted}")
     return Moments(mu, (sigma + sigma.T) / 2)

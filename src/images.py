@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
@@ -42,10 +42,10 @@ def write(folder: str | Path, first: int, images: Tensor) -> None:
         Image.fromarray(np.ascontiguousarray(pixels)).save(folder / file_name(number), compress_level=1)
 
 
-def stream(folder: str | Path, count: int, batch_size: int = 500) -> Iterator[Tensor]:
+def stream(folder: str | Path, count: int, batch_size: int = 500, side: int | None = None) -> Iterator[Tensor]:
     """The `count` images of `folder` in order, in batches: (B, 3, H, W) uint8.
 
-    Raises UserError unless the folder holds exactly 00001.png to `count`, each RGB and of the same size.
+    Raises UserError unless the folder holds exactly 00001.png to `count`, each RGB and of the same size, `side` if given.
     """
     folder = Path(folder)
     expected = [file_name(number) for number in range(1, count + 1)]
@@ -55,7 +55,7 @@ def stream(folder: str | Path, count: int, batch_size: int = 500) -> Iterator[Te
             f"{folder}/: expected exactly {file_name(1)} to {file_name(count)}, found {len(found)} entries; first "
             f"{'unexpected' if odd[0] in found else 'missing'}: {odd[0]}; `dvc repro --force sample` makes it anew"
         )
-    shape = None
+    shape = torch.Size((3, side, side)) if side else None
     batch: list[Tensor] = []
     for name in tqdm(expected, desc="read images", unit="image"):
         batch.append(_read(folder / name, shape))
@@ -84,14 +84,28 @@ def _read(path: Path, shape: torch.Size | None = None) -> Tensor:
     try:
         with Image.open(path, formats=["PNG"]) as image:
             pixels, mode = np.array(image), image.mode
-    except (OSError, SyntaxError, UnidentifiedImageError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not a whole PNG ({error}); `dvc repro --force sample` makes it anew") from None
     size, expected = pixels.shape[:2], tuple(shape[1:]) if shape else pixels.shape[:2]
     if mode != "RGB" or size != expected:
-        raise UserError(f"{path}: expected RGB of {expected}, found {mode} of {size}")
+        raise UserError(f"{path}: expected RGB of {expected}, found {mode} of {size}; `dvc repro --force sample` makes it anew")
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def read(folder: str | Path, count: int) -> Tensor:
-    """All at once what `stream` yields: (count, 3, H, W) uint8."""
-    return torch.cat(list(stream(folder, count)))
+def read(folder: str | Path, count: int, side: int | None = None, pixels: str | None = None) -> Tensor:
+    """All at once what `stream` yields: (count, 3, H, W) uint8. Raises UserError unless `pixels`, if given, is their digest."""
+    found, digest = [], PixelDigest()
+    for batch in stream(folder, count, side=side):
+        found.append(batch)
+        digest.add(batch)
+    check(folder, digest, pixels or digest.hex())
+    return torch.cat(found)
+
+
+def check(folder: str | Path, found: PixelDigest, expected: str) -> None:
+    """Raises UserError unless the images of `folder`, whose digest was `found`, are those that were drawn."""
+    if found.hex() != expected:
+        raise UserError(
+            f"{folder}/: its pixels ({found.hex()}) are not those that were drawn ({expected}); "
+            f"`dvc repro --force sample` draws them anew"
+        )

@@ -16,9 +16,10 @@ from src.neighbours import manifolds
 def scores(features: Tensor, real: Tensor, reference: Moments, neighbours: int, seed: int) -> dict[str, float | None]:
     """Scores of `features` (N, D): against `reference`, the moments of all training images, and `real` (M, D), some of them."""
     mean, deviation = kid(real, features, seed)
+    limit, limit_deviation = to_infinity(features.numpy(), reference, seed)
     return {
         "fd_digits": distance(moments(features.numpy()), reference),
-        "fd_digits_infinity": to_infinity(features.numpy(), reference, seed),
+        "fd_digits_infinity": limit, "fd_digits_infinity_sd": limit_deviation,
         "kid_digits": mean, "kid_digits_sd": deviation,
     } | asdict(manifolds(real, features, neighbours))
 

@@ -6,41 +6,45 @@ import sys
 
 import torch
 
-from src import artifact, classifier, device, frechet, images, inception, params, reports
+from src import classifier, device, frechet, images, inception, params, provenance, reports
 from src.errors import UserError
 
 
 def main() -> None:
     p = params.load()
-    manifest, reference = reports.read_json("generated/manifest.json"), reports.read_json("reference/about.json")
-    instrument = artifact.digest("models/classifier.safetensors")
-    check(manifest, reference, instrument)
+    manifest, reference = provenance.manifest("generated/manifest.json"), provenance.reference("reference/about.json")
+    provenance.check(
+        manifest, reference, "models/model.safetensors", "models/classifier.safetensors", "reference/digits.npz",
+        "reference/inception.npz",
+    )
+    check_settings(p.sample, manifest)
     model, _ = classifier.load("models/classifier.safetensors")
     model = model.to(device.best())
     network = inception_network(p.fid.inception, manifest["count"], reference)
 
     pixels, digits, deep, classes = images.PixelDigest(), frechet.MomentSums(), frechet.MomentSums(), []
-    for batch in images.stream("generated_images", manifest["count"]):  # of which memory never holds more than one
+    folder = "generated_images"
+    for batch in images.stream(folder, manifest["count"], side=model.config.image_size):  # memory never holds more than one
         pixels.add(batch)
         features = classifier.features(model, batch[:, : model.config.image_channels])  # RGB of grey repeats one channel
         digits.add(features.numpy())
         classes.append(classifier.predictions(model, features))
         if network:
             inception.add(deep, network, batch, p.fid.batch_size)
-    expect("generated_images/, its pixels", pixels.hex(), manifest["pixels"], "`dvc repro --force sample` draws them anew")
+    images.check(folder, pixels, manifest["pixels"])
 
     floors = reference["floors"]
     metrics = {
         "dataset": reference["dataset"], "dataset_fingerprint": reference["dataset_fingerprint"],
-        "images": manifest["count"],
+        "images": manifest["count"], "model": manifest["model"],
         "fd_digits": distance("fd_digits", digits, "reference/digits.npz", classifier.FEATURES),
         "fd_digits_floor_heldout": floors["heldout"]["fd_digits"],
         "fd_digits_floor_heldout_images": floors["heldout"]["images"],
         "fd_digits_floor_train": floors["train"]["fd_digits"],
         "fd_digits_floor_train_images": floors["train"]["images"],
         "accuracy": None,
-        "classifier": instrument,
-        "classifier_reference": artifact.digest("reference/digits.npz"),
+        "classifier": reference["classifier"],
+        "classifier_reference": reference["moments"],
         "fid": distance("fid", deep, "reference/inception.npz", inception.DIMS) if network else None,
         "fid_floor_heldout": floors["heldout"].get("fid"), "fid_floor_train": floors["train"].get("fid"),
         "inception": inception.weights_hash() if network else None,
@@ -51,23 +55,12 @@ def main() -> None:
     reports.write_json("metrics/fid.json", metrics)
 
 
-def check(manifest: dict, reference: dict, instrument: str) -> None:
-    """See that images, model, classifier and reference belong together. Raises UserError where they do not."""
-    if manifest["dataset_fingerprint"] != reference["dataset_fingerprint"]:
-        raise UserError(
-            f"generated/manifest.json is of {manifest['dataset']} ({manifest['dataset_fingerprint']}), reference/about.json of "
-            f"{reference['dataset']} ({reference['dataset_fingerprint']}); `dvc repro` brings them together"
-        )
-    model = artifact.digest("models/model.safetensors")
-    expect("models/model.safetensors", model, manifest["model"], "`dvc repro` draws the images of this model")
-    expect(
-        "models/classifier.safetensors", instrument, reference["classifier"], "`dvc repro` measures the real images with it"
-    )
-
-
-def expect(what: str, found: str, expected: str, remedy: str) -> None:
-    if found != expected:
-        raise UserError(f"{what}: found {found}, but images or floors were made with {expected}; {remedy}")
+def check_settings(asked: params.Sample, manifest: dict) -> None:
+    """See that the images were drawn as params.yaml asks. Raises UserError that names the key."""
+    names = ["method", "steps", "spacing", "eta", "autoguidance", "guidance_interval", "seed", "count"]
+    for name in names + ["guidance"] * (manifest["classes"] > 0):  # without classes there is none
+        wanted = getattr(asked, name)
+        provenance.expect(f"generated_images/, sample.{name}", manifest[name], wanted, "`dvc repro` draws as params.yaml asks")
 
 
 def distance(name: str, sums: frechet.MomentSums, reference: str, dims: int) -> float:
@@ -86,7 +79,8 @@ def inception_network(mode: str, count: int, reference: dict) -> inception.Featu
     about = reference.get("inception")
     if about is None and mode == "always":
         raise UserError("reference/inception.npz: missing; `dvc repro --force reference` makes it")
-    decision = inception.decide(mode, ready_made=about is not None, images=count + (0 if about else reference["images"]))
+    seen = count if about else count + reference["inception_images"]
+    decision = inception.decide(mode, ready_made=about is not None, images=seen)
     if about is None or not decision.compute:
         missing = "" if about else "reference/ holds no Inception moments (`dvc repro --force reference fid` makes them); "
         print(f"fid: left null: {missing}{decision.why}", file=sys.stderr)

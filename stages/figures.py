@@ -8,13 +8,15 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from src import figures, images, params, reports
+from src import figures, images, params, provenance, reports
 from src.schedule import Schedule, ScheduleConfig
 
 
 def main() -> None:
     p = params.load()
-    manifest, metrics = reports.read_json("generated/manifest.json"), reports.read_json("metrics/fid.json")
+    manifest = provenance.manifest("generated/manifest.json")
+    metrics, swept = reports.read_json("metrics/fid.json"), reports.read_json("metrics/sweep.json")
+    provenance.expect("metrics/fid.json, its model", metrics["model"], manifest["model"])
     data = f"{manifest['dataset']} ({manifest['dataset_fingerprint']}), model {manifest['model']}"
     how = f"{manifest['method']}, {manifest['steps']} steps, {manifest['schedule']} schedule, "
     how += f"guidance {manifest['guidance']:g}, autoguidance {manifest['autoguidance']:g}"
@@ -30,7 +32,7 @@ def main() -> None:
         states, [*manifest["timesteps"], None], p.figures.process_images, p.figures.process_steps,
         "The reverse process, from noise to image", f"{data}\n{how}",
     ))
-    generated = images.read("generated_images", manifest["count"])
+    generated = images.read("generated_images", manifest["count"], pixels=manifest["pixels"])
     labels = None if manifest["labels"] is None else torch.tensor(manifest["labels"])
     scores = f"fd_digits {metrics['fd_digits']:.2f} (real held-out images: {metrics['fd_digits_floor_heldout']:.2f})"
     save("samples_by_class", figures.samples_by_class(
@@ -42,10 +44,12 @@ def main() -> None:
     levels = pd.read_csv("plots/loss_by_noise_level.csv")
     save("loss_by_noise_level", figures.loss_by_noise_level(levels, manifest["prediction"], data))
     sweep = pd.read_csv("plots/quality_over_steps.csv")
-    images_each = reports.read_json("metrics/sweep.json")["images"]
-    floor, count = metrics["fd_digits_floor_heldout"], metrics["fd_digits_floor_heldout_images"]
-    note = f"{images_each:,} generated images each, {count:,} held-out ones; fewer images raise the distance\n{data}"
-    save("quality_over_steps", figures.quality_over_steps(sweep, floor, note))
+    floor = None
+    note = f"{swept['images']:,} generated images each; fewer images raise the distance"
+    if swept["floor_heldout_sets"] > 1:
+        floor = (swept["fd_digits_floor_heldout"], swept["fd_digits_floor_heldout_sd"])
+        note += f"; {swept['floor_heldout_sets']} sets of as many held-out ones"
+    save("quality_over_steps", figures.quality_over_steps(sweep, floor, f"{note}\n{data}"))
     both = {
         name: Schedule(ScheduleConfig(name, p.timesteps, p.beta_start, p.beta_end, p.cosine_s)) for name in ("linear", "cosine")
     }

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from src import classifier, dataset, device, figures, frechet, images, neighbours, params, reports, strokes
+from src import classifier, dataset, device, figures, frechet, images, neighbours, params, provenance, reports, strokes
 from src.scores import scores
 
 SHOWN_PAIRS = 24
@@ -16,10 +16,14 @@ SHOWN_PAIRS = 24
 
 def main() -> None:
     p = params.load()
-    manifest, reference = reports.read_json("generated/manifest.json"), reports.read_json("reference/about.json")
+    manifest, reference = provenance.manifest("generated/manifest.json"), provenance.reference("reference/about.json")
+    provenance.check(
+        manifest, reference, "models/model.safetensors", "models/classifier.safetensors", "reference/digits.npz"
+    )
     data = dataset.load("arrays/dataset.safetensors")
     real = load_file("arrays/reference.safetensors")
-    generated = images.read("generated_images", manifest["count"])[:, : data.channels].contiguous()
+    generated = images.read("generated_images", manifest["count"], data.image_size, manifest["pixels"])
+    generated = generated[:, : data.channels].contiguous()
     labels = None if manifest["labels"] is None else torch.tensor(manifest["labels"])
     model, _ = classifier.load("models/classifier.safetensors")
     model = model.to(device.best())
@@ -27,7 +31,7 @@ def main() -> None:
     features, floors = classifier.features(model, generated), reference["floors"]
     moments = frechet.load("reference/digits.npz", classifier.FEATURES)
     found = scores(features, real["features"], moments, p.quality.neighbours, p.quality.seed)
-    metrics = data.describe() | {"images": len(generated)}
+    metrics = data.describe() | {"images": len(generated), "images_floor_heldout": floors["heldout"]["images"]}
     for name, value in found.items():
         metrics |= {name: value, f"{name}_floor_heldout": floors["heldout"][name]}
     del metrics["fd_digits"], metrics["fd_digits_floor_heldout"]  # metrics/fid.json has them

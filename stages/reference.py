@@ -43,21 +43,26 @@ def main() -> None:
             pass
         floors["train"]["cas"] = classifier.accuracy(other, data.heldout_images, data.heldout_labels)
 
-    about = data.describe() | {"images": len(train), "classifier": artifact.digest("models/classifier.safetensors")}
+    seen = len(train) + len(heldout) + len(drawn)
+    about = data.describe() | {
+        "images": len(train), "inception_images": seen,  # the latter would go through Inception
+        "classifier": artifact.digest("models/classifier.safetensors"), "moments": artifact.digest("reference/digits.npz"),
+    }
     if p.fid.statistics:
         path = Path("statistics") / p.fid.statistics
         frechet.save(frechet.load(path, inception.DIMS), "reference/inception.npz")
-        about["inception"] = {"from": str(path), "reference": artifact.digest(path), "images": None}
+        about["inception"] = {
+            "from": str(path), "reference": artifact.digest(path), "moments": artifact.digest("reference/inception.npz"),
+            "images": None,
+        }
     else:
-        seen = len(train) + len(heldout) + len(drawn)
         decision = inception.decide(p.fid.inception, ready_made=False, images=seen)
         if decision.compute:
             network = inception.load().to(device.best())
             real = inception.moments(network, data.images, p.fid.batch_size)
             frechet.save(real, "reference/inception.npz")
-            about["inception"] = {
-                "from": "training images", "reference": artifact.digest("reference/inception.npz"), "images": len(train),
-            }
+            digest = artifact.digest("reference/inception.npz")
+            about["inception"] = {"from": "training images", "reference": digest, "moments": digest, "images": len(train)}
             for name, some in (("heldout", data.heldout_images), ("train", data.images[drawn])):
                 floors[name]["fid"] = frechet.distance(inception.moments(network, some, p.fid.batch_size), real)
         else:

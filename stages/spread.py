@@ -6,7 +6,7 @@ import statistics
 
 from tqdm import tqdm
 
-from src import classifier, device, drawing, frechet, params, reports, scores
+from src import artifact, classifier, device, drawing, frechet, params, provenance, reports, scores
 
 
 def main() -> None:
@@ -16,7 +16,9 @@ def main() -> None:
     instrument, _ = classifier.load("models/classifier.safetensors")
     instrument = instrument.to(device.best())
     reference = frechet.load("reference/digits.npz", classifier.FEATURES)
-    measured = reports.read_json("metrics/fid.json")  # the first seed's images are drawn and measured already
+    measured = provenance.read("metrics/fid.json", ("fd_digits", "accuracy", "model", "classifier"))  # of the first seed
+    provenance.expect("models/model.safetensors", artifact.digest("models/model.safetensors"), measured["model"])
+    provenance.expect("models/classifier.safetensors", artifact.digest("models/classifier.safetensors"), measured["classifier"])
     rows = [{"seed": p.sample.seed, "fd_digits": measured["fd_digits"], "accuracy": measured["accuracy"]}]
     for seed in tqdm(range(p.sample.seed + 1, p.sample.seed + p.spread.seeds), desc="spread", unit="seed"):
         counts = about["class_counts"] if model.conditional else []

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 
 from tqdm import tqdm
 
-from src import classifier, device, drawing, frechet, params, reports, scores, strokes
+from src import classifier, dataset, device, drawing, frechet, params, reports, scores, strokes
 
 
 def main() -> None:
@@ -17,6 +18,9 @@ def main() -> None:
     reference = frechet.load("reference/digits.npz", classifier.FEATURES)
     counts = about["class_counts"] if model.conditional else []
     labels = drawing.choose_labels(None, counts, p.sweep.seed, p.sweep.count)
+    real = classifier.features(instrument, dataset.load("arrays/dataset.safetensors").heldout_images).numpy()
+    sets = [real[start : start + p.sweep.count] for start in range(0, len(real) - p.sweep.count + 1, p.sweep.count)]
+    floors = [frechet.distance(frechet.moments(some), reference) for some in sets]
 
     rows = []
     for name in p.sweep.samplers:
@@ -39,6 +43,8 @@ def main() -> None:
         "metrics/sweep.json",
         {key: about[key] for key in ("dataset", "dataset_fingerprint")} | {
             "images": p.sweep.count, "best_sampler": best["sampler"], "best_steps": best["steps"],
-            "best_evaluations": best["evaluations"], "best_fd_digits": best["fd_digits"],
+            "best_evaluations": best["evaluations"], "best_fd_digits": best["fd_digits"], "floor_heldout_sets": len(floors),
+            "fd_digits_floor_heldout": statistics.mean(floors) if floors else None,
+            "fd_digits_floor_heldout_sd": statistics.stdev(floors) if len(floors) > 1 else None,
         },
     )

@@ -63,6 +63,22 @@ def test_grey_levels_are_certain_without_noise_and_cost_their_entropy_under_much
     assert float(sharp) == pytest.approx(0, abs=1e-3) and 0.8 * 64 * math.log(256) < float(dim) < 1.1 * 64 * math.log(256)
 
 
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_grey_levels_cost_what_numerical_integration_over_the_noise_says(name):
+    schedule = Schedule(ScheduleConfig(name, 1000, 1e-4, 0.02, 0.008))
+    alpha_bar = float(schedule.alpha_bar[0])
+    noise = math.sqrt((1 - alpha_bar) / alpha_bar) * 255 / 2  # of x_0 / sqrt(alpha_bar), in grey levels
+    z = torch.linspace(-8, 8, 4001, dtype=torch.float64)
+    density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
+    grey, expected = torch.arange(256, dtype=torch.float64), 0.0
+    for value in IMAGE.flatten().tolist():
+        likelihood = Normal(grey, noise).log_prob((value + noise * z)[:, None])  # of every grey level, (noises, 256)
+        posterior = likelihood - torch.logsumexp(likelihood, dim=1, keepdim=True)
+        expected -= float((density * posterior[:, value]).sum())
+    found = reconstruction_nats(schedule, IMAGE.expand(2000, -1, -1, -1), torch.Generator().manual_seed(0))
+    assert float(found.mean()) == pytest.approx(expected, rel=0.01) and expected > 1
+
+
 def test_a_better_guess_needs_fewer_bits():
     model = denoiser("x0")
     white = torch.full((60, 1, 8, 8), 255, dtype=torch.uint8)

@@ -73,6 +73,10 @@ def test_a_file_of_pytorch_fid_is_accepted_and_ours_by_it(tmp_path):
         ({"mu": np.full(5, np.nan), "sigma": np.eye(5)}, "not finite"),
         ({"mu": np.zeros(5), "sigma": np.triu(np.ones((5, 5)))}, "not symmetric"),
         ({"mu": np.array([None] * 5), "sigma": np.eye(5)}, "cannot be read"),
+        ({"mu": np.zeros(5), "sigma": -np.eye(5)}, "is no covariance"),
+        ({"mu": np.zeros(5), "sigma": np.eye(5) - 0.5}, "is no covariance"),
+        ({"mu": np.zeros(5), "sigma": 1j * np.eye(5)}, "not real numbers"),
+        ({"mu": np.array(["0"] * 5), "sigma": np.eye(5)}, "not real numbers"),
     ],
 )
 def test_wrong_statistics_are_refused_with_what_was_expected(tmp_path, content, complaint):
@@ -87,3 +91,9 @@ def test_files_that_are_no_npz_are_refused(tmp_path):
     for name in ("text.npz", "array.npy", "absent.npz"):
         with pytest.raises(UserError, match=name):
             frechet.load(tmp_path / name, 5)
+
+
+def test_a_distance_beyond_all_numbers_is_refused():
+    far = frechet.Moments(np.full(5, 1e200), np.eye(5))
+    with pytest.raises(UserError, match="not finite"):
+        frechet.distance(far, frechet.Moments(np.zeros(5), np.eye(5)))

@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,18 +80,19 @@ def test_weights_with_another_hash_are_refused_unread(weights, monkeypatch):
 
 
 def test_weights_that_would_run_code_are_refused(tmp_path, monkeypatch):
-    import pickle
-
     class Attack:
         def __reduce__(self):
-            return (print, ("code from a weights file was run",))
+            return (Path.touch, (tmp_path / "code was run",))
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     inception.weights_path().parent.mkdir(parents=True)
-    inception.weights_path().write_bytes(pickle.dumps(Attack()))
+    torch.save({"a": Attack()}, inception.weights_path())
     monkeypatch.setattr(inception, "SHA256_PREFIX", inception.weights_hash()[:8])
     with pytest.raises(UserError, match="cannot be read"):
         inception.load()
+    assert not (tmp_path / "code was run").exists()
+    torch.load(inception.weights_path(), weights_only=False)
+    assert (tmp_path / "code was run").exists(), "the file is no attack"
 
 
 class TestDecision:

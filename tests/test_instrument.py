@@ -66,7 +66,9 @@ def test_the_distance_grows_with_the_damage(measure, mnist, worsen, amounts):
 def test_the_distance_grows_with_class_imbalance(measure, mnist):
     images, labels = mnist.heldout_images.numpy(), mnist.heldout_labels.numpy()
     found = []
-    for kept in (1.0, 0.7, 0.4, 0.0):  # of each class but the first three
-        chosen = np.concatenate([np.flatnonzero(labels == c)[: round(800 * (1 if c < 3 else kept))] for c in range(10)])
+    for others in (240, 168, 96, 0):  # of each class but the first three, which fill up to 2,400 images
+        first = (2400 - 7 * others) // 3
+        chosen = np.concatenate([np.flatnonzero(labels == c)[: first if c < 3 else others] for c in range(10)])
+        assert len(chosen) == 2400
         found.append(measure(images[chosen].astype(np.float32)))
     assert found == sorted(found) and found[-1] > 10 * found[0], found

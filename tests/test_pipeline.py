@@ -16,7 +16,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from src import classifier, denoiser, frechet, images, inception
+from src import classifier, dataset, denoiser, frechet, images, inception
 from stages import fid as fid_stage
 from stages import reference as reference_stage
 from stages.__main__ import NAMES
@@ -297,24 +297,69 @@ def test_samples_of_another_data_set_are_not_measured(copy):
     manifest = json.loads((copy / "generated/manifest.json").read_text()) | {"dataset_fingerprint": "another"}
     (copy / "generated/manifest.json").write_text(json.dumps(manifest))
     done = run("python", "-m", "stages", "fid", cwd=copy, check=False)
-    assert done.returncode == 1 and "(another)" in done.stderr
+    assert done.returncode == 1 and "data set" in done.stderr and "found another" in done.stderr and "dvc repro" in done.stderr
 
 
-def test_images_that_are_not_the_ones_sampled_are_not_measured(copy):
+@pytest.mark.parametrize("stage", ["fid", "quality", "figures"])
+def test_images_that_are_not_the_ones_sampled_are_not_measured(copy, stage):
     first, second = (copy / "generated_images" / f"0000{k}.png" for k in (1, 2))
     first.write_bytes(second.read_bytes())
+    done = run("python", "-m", "stages", stage, cwd=copy, check=False)
+    assert done.returncode == 1 and "generated_images/: its pixels" in done.stderr and "dvc repro --force sample" in done.stderr
+
+
+def test_images_of_another_size_are_not_measured(copy):
+    for path in (copy / "generated_images").iterdir():
+        Image.new("RGB", (12, 12)).save(path)
     done = run("python", "-m", "stages", "fid", cwd=copy, check=False)
-    assert done.returncode == 1 and "generated_images/, its pixels" in done.stderr and "dvc repro --force sample" in done.stderr
+    assert done.returncode == 1 and "00001.png: expected RGB of (8, 8), found RGB of (12, 12)" in done.stderr
 
 
+@pytest.mark.parametrize("key, value", [("steps", 7), ("guidance", 3.0), ("seed", 1)])
+def test_images_drawn_with_other_settings_are_not_measured(copy, key, value):
+    set_params(copy, {"sample": SMALL["sample"] | {key: value}})
+    done = run("python", "-m", "stages", "fid", cwd=copy, check=False)
+    assert done.returncode == 1 and f"sample.{key}: found" in done.stderr and f"expected {value}" in done.stderr
+
+
+def test_other_moments_are_not_measured_against(copy):
+    import numpy as np
+
+    (copy / "reference/digits.npz").unlink()
+    frechet.save(frechet.Moments(np.zeros(128), np.eye(128)), copy / "reference/digits.npz")
+    for stage in ("fid", "quality"):
+        done = run("python", "-m", "stages", stage, cwd=copy, check=False)
+        assert done.returncode == 1 and "reference/digits.npz, of the real images: found" in done.stderr
+
+
+def test_copies_of_training_images_are_found_out(copy):
+    before = metrics(copy, "quality")["memorised"]
+    data = dataset.load(copy / "arrays/dataset.safetensors")
+    images.write(copy / "generated_images", 1, data.images[:30])
+    manifest, pixels = json.loads((copy / "generated/manifest.json").read_text()), images.PixelDigest()
+    pixels.add(images.read(copy / "generated_images", 150))
+    (copy / "generated/manifest.json").write_text(json.dumps(manifest | {"pixels": pixels.hex()}))
+    run("python", "-m", "stages", "quality", cwd=copy)
+    assert before < 0.1 and metrics(copy, "quality")["memorised"] == pytest.approx(before + 0.2, abs=0.02)
+
+
+@pytest.mark.parametrize("damage", [lambda text: text[:50], lambda text: "{}", lambda text: text.replace('"seed"', '"sead"')])
+def test_a_damaged_manifest_is_named(copy, damage):
+    path = copy / "generated/manifest.json"
+    path.write_text(damage(path.read_text()))
+    done = run("python", "-m", "stages", "fid", cwd=copy, check=False)
+    assert done.returncode == 1 and "generated/manifest.json: " in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("stage", ["fid", "quality"])
 @pytest.mark.parametrize("name, room", [("model", denoiser), ("classifier", classifier)])
-def test_images_or_floors_of_another_model_are_not_measured(copy, name, room):
+def test_images_or_floors_of_another_model_are_not_measured(copy, name, room, stage):
     path = copy / f"models/{name}.safetensors"
     model, about = room.load(path)
     path.unlink()  # a link into DVC's cache, perhaps
     room.save(model, path, about | {"step": 12345})
-    done = run("python", "-m", "stages", "fid", cwd=copy, check=False)
-    assert done.returncode == 1 and f"models/{name}.safetensors: found" in done.stderr and "dvc repro" in done.stderr
+    done = run("python", "-m", "stages", stage, cwd=copy, check=False)
+    assert done.returncode == 1 and f"models/{name}.safetensors, which" in done.stderr and "dvc repro" in done.stderr
 
 
 def test_every_score_stands_beside_its_floor(finished):
@@ -377,7 +422,7 @@ def test_fid_by_the_stages_equals_what_pytorch_fid_prints(copy, weights, monkeyp
     (copy / "generated/manifest.json").write_text(json.dumps(manifest))
     statistics = inception.moments(inception.load(), inception_pictures(12, 2), 12)
     frechet.save(statistics, copy / "statistics/mnist.npz")
-    set_params(copy, {"fid": {"statistics": "mnist.npz", "inception": "auto"}})
+    set_params(copy, {"fid": {"statistics": "mnist.npz", "inception": "auto"}, "sample": {"count": 12}})
     monkeypatch.chdir(copy)
     reference_stage.main()
     fid_stage.main()

@@ -2,10 +2,11 @@
 
 import json
 import re
+import sys
 
 import pytest
 
-from tests.conftest import ROOT, run
+from tests.conftest import ROOT, clone_into, run
 
 README = (ROOT / "README.md").read_text()
 DOCS = (ROOT / "docs" / "metrics.md").read_text()
@@ -80,3 +81,12 @@ def test_tests_in_the_docs_exist():
     named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/design.md").read_text()))
     source = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
     assert named and {name for name in named if f"def {name}(" not in source} == set()
+
+
+@pytest.mark.slow
+def test_the_python_of_the_readme_draws_digits_in_a_fresh_clone(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    clone = clone_into(tmp_path / "clone")
+    run("dvc", "pull", "models/model.safetensors", cwd=clone)
+    check = "\nassert digits.shape == (10, 1, 28, 28) and digits.dtype == torch.uint8 and digits.float().std() > 20"
+    run(sys.executable, "-c", code + check, cwd=clone)

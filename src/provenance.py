@@ -1,0 +1,63 @@
+"""Do images, model, classifier and reference belong together? Asked before anything is measured or drawn.
+
+DVC sees to it where it runs the stages; this is for what was edited, copied or left behind between them.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from src import artifact
+from src.errors import UserError
+
+REMEDY = "`dvc repro` brings them together"
+
+
+def read(path: str | Path, keys: tuple[str, ...]) -> dict:
+    """A JSON file of ours that has at least these keys. Raises UserError for anything else."""
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; `dvc repro` makes it") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not whole JSON ({error}); `dvc repro` makes it anew") from None
+    missing = set(keys) - set(found) if isinstance(found, dict) else set(keys)
+    if missing:
+        raise UserError(f"{path}: {', '.join(sorted(missing))} missing; `dvc repro` makes it anew")
+    return found
+
+
+def manifest(path: str | Path) -> dict:
+    """What the sample stage says of the images that it drew."""
+    found = read(path, (
+        "dataset", "dataset_fingerprint", "model", "pixels", "method", "steps", "spacing", "eta", "guidance", "autoguidance",
+        "guidance_interval", "timesteps", "evaluations", "seed", "count", "schedule", "prediction", "classes", "labels",
+    ))
+    labels, count = found["labels"], found["count"]
+    if labels is not None and (not isinstance(labels, list) or len(labels) != count):
+        raise UserError(f"{path}: labels: expected null or one for each of {count} images; `dvc repro` makes it anew")
+    return found
+
+
+def reference(path: str | Path) -> dict:
+    """What the reference stage says of the real images that it measured."""
+    return read(path, ("dataset", "dataset_fingerprint", "images", "inception_images", "classifier", "moments", "floors"))
+
+
+def expect(what: str, found: object, expected: object, remedy: str = REMEDY) -> None:
+    """Raises UserError unless the two are equal."""
+    if found != expected:
+        raise UserError(f"{what}: found {found}, expected {expected}; {remedy}")
+
+
+def check(
+    drawn: dict, real: dict, model: str | Path, classifier: str | Path, moments: str | Path, inception: str | Path | None = None
+) -> None:
+    """See that the files given are those that the images were drawn with and the real images measured with."""
+    expect("the data set that the images are of", drawn["dataset_fingerprint"], real["dataset_fingerprint"])
+    expect(f"{model}, which drew the images", artifact.digest(model), drawn["model"])
+    expect(f"{classifier}, which measured the real images", artifact.digest(classifier), real["classifier"])
+    expect(f"{moments}, of the real images", artifact.digest(moments), real["moments"])
+    if inception is not None and real.get("inception"):
+        expect(f"{inception}, of the real images", artifact.digest(inception), real["inception"]["moments"])
