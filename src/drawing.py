@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from threading import Event
 from typing import Literal
 
 import torch
@@ -87,10 +88,14 @@ def batches(
     On CPUs each core draws batches of its own: small feature maps are too little work to share, and no image depends on
     the number of cores.
     """
-    def finish(numbers: range) -> Batch:
+    stopped = Event()
+
+    def finish(numbers: range) -> Batch | None:
         kept = max(0, min(ways - numbers[0] + 1, len(numbers)))
         states = []
         for step in walk(denoiser, sampler, seed, numbers, labels):
+            if stopped.is_set():
+                return None
             if kept:
                 states.append(to_pixels(step.x_t[:kept]).cpu())
         images = to_pixels(step.x0).cpu()
@@ -103,7 +108,12 @@ def batches(
     cores = torch.get_num_threads()
     try:
         with ThreadPool(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            yield from pool.imap(finish, parts)
+            try:
+                yield from pool.imap(finish, parts)
+            finally:  # threads that still compute when Python ends would abort it
+                stopped.set()
+                pool.close()
+                pool.join()
     finally:
         torch.set_num_threads(cores)  # parts of which are one for all threads
 

@@ -185,7 +185,8 @@ sys.exit(main())
 """
 
 
-def test_sampling_that_was_killed_goes_on_where_it_was(copy):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=["KILL", "TERM", "INT"])
+def test_sampling_that_was_stopped_goes_on_where_it_was(copy, number):
     set_params(copy, {"sample": SMALL["sample"] | {"batch_size": 10}})
     names = [
         "generated/manifest.json", "generated/trajectory.safetensors", "generated_images/00001.png", "generated_images/00150.png"
@@ -194,26 +195,29 @@ def test_sampling_that_was_killed_goes_on_where_it_was(copy):
     before = digest(copy, *names)
     shutil.rmtree(copy / "generated")
     shutil.rmtree(copy / "generated_images")
-    done = subprocess.run([sys.executable, "-c", KILLED_AT_IMAGE_71], cwd=copy, capture_output=True, timeout=300)
-    assert done.returncode == -signal.SIGKILL and not (copy / "generated_images").exists()
+    command = [sys.executable, "-c", SIGNALLED_AT_IMAGE_71, str(int(number))]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=300)
+    assert done.returncode == (-number if number == signal.SIGKILL else 128 + number), done.stderr
+    assert "Traceback" not in done.stderr and not (copy / "generated_images").exists()
     done = run("python", "-m", "stages", "sample", cwd=copy)
     assert "resuming after image 70" in done.stdout
     assert digest(copy, *names) == before and len(list((copy / "generated_images").iterdir())) == 150
     assert not (copy / ".scratch/sample").exists()
 
 
-KILLED_AT_IMAGE_71 = """
-import os, signal
+SIGNALLED_AT_IMAGE_71 = """
+import os, sys
 from src import images
-from stages import sample
-write = images.write
-def killed(folder, first, some):
+from stages.__main__ import main
+number, write = int(sys.argv.pop()), images.write
+def signalled(folder, first, some):
     if first == 71:
         write(folder, first, some[:4])
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
     write(folder, first, some)
-images.write = killed
-sample.main()
+images.write = signalled
+sys.argv.append("sample")
+sys.exit(main())
 """
 
 
