@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 import time
 
+import torch
 from tqdm import tqdm
 
 from src import classifier, dataset, device, drawing, frechet, params, reports, scores, strokes
+from src.randomness import generator
 
 
 def main() -> None:
@@ -19,6 +21,7 @@ def main() -> None:
     counts = about["class_counts"] if model.conditional else []
     labels = drawing.choose_labels(None, counts, p.sweep.seed, p.sweep.count)
     real = classifier.features(instrument, dataset.load("arrays/dataset.safetensors").heldout_images).numpy()
+    real = real[torch.randperm(len(real), generator=generator(p.sweep.seed, "floor")).numpy()]  # MNIST's first half is neater
     sets = [real[start : start + p.sweep.count] for start in range(0, len(real) - p.sweep.count + 1, p.sweep.count)]
     floors = [frechet.distance(frechet.moments(some), reference) for some in sets]
 

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 
+import pandas as pd
 import pytest
 
 from tests.conftest import ROOT, clone_into, run
@@ -56,6 +57,14 @@ def test_make_targets_in_the_readme_exist():
     known = run("make", "help", cwd=ROOT).stdout
     for target in set(re.findall(r"[`$] ?make ([a-z]+)", README)):
         assert f"make {target} " in known, target
+
+
+def test_the_default_sampler_is_one_that_the_sweep_speaks_for(params):
+    """Not measurably farther from the real images than the best of the sweep: within the spread of sets of that size."""
+    rows = pd.read_csv(ROOT / "plots/quality_over_steps.csv")
+    name = f"{params.sample.method} {params.sample.spacing}" + (f" {params.sample.eta:g}" if params.sample.eta else "")
+    (default,) = rows[(rows["sampler"] == name) & (rows["steps"] == params.sample.steps)]["fd_digits"]
+    assert default <= rows["fd_digits"].min() + METRICS["sweep.fd_digits_floor_heldout_sd"]
 
 
 def test_files_in_the_readme_exist():
