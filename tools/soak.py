@@ -68,7 +68,8 @@ def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict
     found = {"kills": 0, "resumed": 0, "mismatches": 0}
     for _ in range(kills):
         process = subprocess.Popen(
-            again, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            again, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where we run in the background
         )
         try:
             process.wait(chance.uniform(0, length))
