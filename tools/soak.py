@@ -61,6 +61,7 @@ def hashes(folder: Path, stage: str) -> dict[str, str]:
 
 def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict[str, int]:
     """Run `stage` and kill it, `kills` times, each time letting the next run finish; how that went."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # where a shell ignores it in the background, DVC would, too
     again = ["dvc", "repro", "--force", "--single-item", "--no-run-cache", stage]
     started = time.monotonic()
     run(folder, *again)
@@ -68,8 +69,7 @@ def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict
     found = {"kills": 0, "resumed": 0, "mismatches": 0}
     for _ in range(kills):
         process = subprocess.Popen(
-            again, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where we run in the background
+            again, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
             process.wait(chance.uniform(0, length))
