@@ -48,9 +48,9 @@ def timings() -> Table:
             table.add_row(stage, f"{minutes} min {seconds:02d} s", f"{record['peak_mib']} MiB")
         else:
             table.add_row(stage, "unchanged: not run", "")
-    total = sum(record["seconds"] for record in ran.values())
+    minutes, seconds = divmod(round(sum(record["seconds"] for record in ran.values())), 60)
     table.add_section()
-    table.add_row("all", f"{int(total // 60)} min {round(total % 60):02d} s", "")
+    table.add_row("all", f"{minutes} min {seconds:02d} s", "")
     return table
 
 
