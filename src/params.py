@@ -182,6 +182,10 @@ class Params(Section):
     def _consistent(self) -> Params:
         if self.beta_start > self.beta_end:
             raise ValueError(f"beta_start ({self.beta_start}) must not exceed beta_end ({self.beta_end})")
+        if self.train.guide_at == 0:
+            for key, weight in (("sample", self.sample.autoguidance), ("sweep", self.sweep.autoguidance)):
+                if weight != 1:
+                    raise ValueError(f"{key}.autoguidance ({weight}) must be 1 where train.guide_at is 0: there is no guide")
         for key, steps in (("sample.steps", self.sample.steps), ("sweep.steps", max(self.sweep.steps))):
             if steps > self.timesteps:
                 raise ValueError(f"{key} ({steps}) must not exceed timesteps ({self.timesteps})")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import event, given
 from hypothesis import strategies as st
 from PIL import Image
@@ -64,6 +65,22 @@ def model() -> bytes:
         return path.read_bytes()
 
 
+def classifier_file() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "classifier.safetensors"
+        config = classifier.ClassifierConfig(8, 1, 10, "labels", 0.0)
+        classifier.save(classifier.Classifier(config), path, {})
+        return path.read_bytes()
+
+
+def arrays() -> bytes:
+    images, labels = torch.arange(64 * 4).to(torch.uint8).view(4, 1, 8, 8), torch.arange(4)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "dataset.safetensors"
+        dataset.save(dataset.Dataset("own", "0" * 12, images, labels, images.clone(), labels.clone()), path)
+        return path.read_bytes()
+
+
 IDX = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (3, 4, 4)) + bytes(range(48))
 READERS = {
     "zip stored": ("some.zip", lambda: zipped(zipfile.ZIP_STORED), archives.read_png_zip),
@@ -74,8 +91,8 @@ READERS = {
     "npz stored": ("some.npz", lambda: moments(False), lambda path: frechet.load(path, 4)),
     "npz deflated": ("some.npz", lambda: moments(True), lambda path: frechet.load(path, 4)),
     "model": ("some.safetensors", model, denoiser.load),
-    "classifier": ("some.safetensors", model, classifier.load),
-    "arrays": ("some.safetensors", model, dataset.load),
+    "classifier": ("some.safetensors", classifier_file, classifier.load),
+    "arrays": ("some.safetensors", arrays, dataset.load),
     "params.yaml": ("params.yaml", (ROOT / "params.yaml").read_bytes, params.load),
 }
 

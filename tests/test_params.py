@@ -38,6 +38,7 @@ def test_small_numbers_are_read_however_they_are_written(tmp_path, number):
         ("  label_dropout: 0.1", "  label_dropout: 1.5", "model.label_dropout"),
         ("  multipliers: ", "  multipliers: 3 # ", "model.multipliers: .*list"),
         ("  accumulation: 1", "  accumulation: 3", "train: accumulation .3. must divide batch_size"),
+        ("  guide_at: 0.11 ", "  guide_at: 0 ", "sample.autoguidance .1.5. must be 1 where train.guide_at is 0"),
         ("beta_start: 1.0e-4", "beta_start: 0.5", "beta_start .0.5. must not exceed beta_end"),
         ("  steps: 20 ", "  steps: 2000 ", "sample.steps .2000. must not exceed timesteps"),
         ("  statistics: null", "  statistics: ../../x.npz", "fid.statistics"),

@@ -24,16 +24,13 @@ from tests.conftest import ROOT, clone_into, commit, run
 from tests.test_archives import make_zip, pictures, png
 from tests.test_inception import COMMAND
 from tests.test_inception import pictures as inception_pictures
-from tools.soak import disturb
+from tools.soak import SETTINGS, disturb
 
 pytestmark = pytest.mark.slow
 
-SMALL = {
-    "train": {"steps": 40, "evaluate_interval": 20, "sample_interval": 20, "checkpoint_interval": 10, "warmup_steps": 5},
+SMALL = SETTINGS | {
+    "train": SETTINGS["train"] | {"steps": 40, "checkpoint_interval": 10},
     "sample": {"count": 150, "batch_size": 100, "steps": 5},
-    "classifier": {"epochs": 2},
-    "spread": {"seeds": 2},
-    "sweep": {"samplers": ["ddim trailing", "dpmsolver++ logsnr"], "steps": [2, 4], "count": 60},
 }
 
 

@@ -99,3 +99,12 @@ def test_the_python_of_the_readme_draws_digits_in_a_fresh_clone(tmp_path):
     run("dvc", "pull", "models/model.safetensors", cwd=clone)
     check = "\nassert digits.shape == (10, 1, 28, 28) and digits.dtype == torch.uint8 and digits.float().std() > 20"
     run(sys.executable, "-c", code + check, cwd=clone)
+
+
+def test_the_benchmark_in_the_readme_is_the_committed_one():
+    result = json.loads((ROOT / "benchmarks/results/fid_2000.json").read_text())
+    told = r"2,000 images, .* medians of three rounds: (\d+) s\s+against (\d+), (\d+) and (\d+) s, so (\d\.\d+) times"
+    *seconds, times = re.search(told, README).groups()
+    tools = ("ours", "pytorch-fid", "clean-fid", "torch-fidelity")
+    assert seconds == [f"{result['tools'][tool]['seconds']:.0f}" for tool in tools]
+    assert times == f"{result['fastest_peer_over_ours']:.2f}" and result["rounds"] == 3 and result["images"] == 2000

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -36,7 +35,7 @@ TIMED = {"plots/quality_over_steps.csv", "figures/quality_over_steps.png"}  # ho
 
 
 def prepare(folder: Path) -> None:
-    """A copy of the tracked files of this repository in `folder`, with the embedded digits, and everything run once."""
+    """A clone of this repository, as committed, in `folder`, with the embedded digits, and everything run once."""
     subprocess.run(["git", "clone", "--quiet", ".", str(folder)], check=True)
     run(folder, sys.executable, "-m", "tools.get_data", "digits")
     values = yaml.safe_load((folder / "params.yaml").read_text())
@@ -83,14 +82,16 @@ def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict
     return found
 
 
-def wait_for_group(group: int) -> None:
+def wait_for_group(group: int, seconds: float = 120) -> None:
     """Until the last process of the group has ended: a stage that was asked to stop first finishes its step."""
-    while True:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
         try:
             os.killpg(group, 0)
         except ProcessLookupError:
             return
         time.sleep(0.05)
+    raise SystemExit(f"processes of group {group} still run {seconds:g} s after they were killed")
 
 
 def main() -> int:
@@ -110,7 +111,6 @@ def main() -> int:
             print(f"{stage}: {found}", flush=True)
             table.add_row(stage, *map(str, found.values()))
             mismatches += found["mismatches"]
-        shutil.rmtree(folder)
     Console().print(table)
     return 1 if mismatches else 0
 
