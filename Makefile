@@ -36,7 +36,7 @@ test: install  ## run the tests (those on MNIST only where MNIST_MIRROR is set)
 	python -m pytest
 
 .PHONY: soak
-soak: install  ## kill every stage at 20 random moments and compare what comes out in the end (an hour and more)
+soak: install  ## kill every stage at 20 random moments and compare what comes out in the end (hours)
 	python -m tools.soak
 
 .PHONY: lint

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from src import artifact
 from src.dataset import to_float
@@ -99,6 +100,16 @@ def train(
             yield model, loss.item()
 
 
+def fit(
+    images: Tensor, labels: Tensor | None, settings: Settings, device: torch.device | str, what: str = "classifier"
+) -> Classifier:
+    """The classifier that `train` ends with, in evaluation mode; `what` stands before its progress bar."""
+    bar = tqdm(train(images, labels, settings, device), desc=what, unit="step", total=total_steps(len(images), settings))
+    for model, loss in bar:
+        bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+    return model.eval()
+
+
 def total_steps(count: int, settings: Settings) -> int:
     """Optimiser steps that `train` takes for `count` images."""
     return settings.epochs * -(-count // settings.batch_size)
@@ -153,6 +164,7 @@ def load(path: str | Path) -> tuple[Classifier, dict]:
     try:
         model = Classifier(ClassifierConfig(**header["config"]))
         model.load_state_dict(weights)
+        about = header["about"]
     except (KeyError, TypeError, RuntimeError) as error:
         raise UserError(f"{path}: its weights do not fit its configuration ({error}); train anew") from None
-    return model.eval().requires_grad_(False), header["about"]
+    return model.eval().requires_grad_(False), about

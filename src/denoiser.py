@@ -127,6 +127,7 @@ def load(path: str | Path) -> tuple[Denoiser, dict]:
         if any(name.startswith("guide.") for name in weights):
             denoiser.guide = copy.deepcopy(denoiser.unet)
         denoiser.load_state_dict(weights)
+        about = header["about"]
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: its weights do not fit its configuration ({error}); train anew") from None
-    return denoiser.eval().requires_grad_(False), header["about"]
+    return denoiser.eval().requires_grad_(False), about

@@ -6,13 +6,14 @@ used on network features by Heusel et al. 2017 ("FID").
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.errors import UserError
+from src.errors import Caution, UserError
 from src.files import replacing
 
 
@@ -71,6 +72,16 @@ def distance(a: Moments, b: Moments) -> float:
     if not np.isfinite(found):
         raise UserError("the Frechet distance is not finite: features or statistics are far too large; compute them anew")
     return max(float(found), 0.0)  # rounding can leave equal moments a hair below zero
+
+
+def caution(name: str, count: int, dims: int) -> None:
+    """Warn where the distance `name` rests on no more images than features."""
+    if count <= dims:
+        warnings.warn(
+            f"{count} images are too few for {dims} features: {name} is far too high, since the covariance is singular; "
+            f"compare it with values of as many images only",
+            Caution, stacklevel=2,
+        )
 
 
 def save(moments: Moments, path: str | Path) -> None:

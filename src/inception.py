@@ -55,9 +55,9 @@ def decide(mode: str, ready_made: bool, images: int) -> Decision:
         minutes = images / CPU_IMAGES_PER_SECOND / 60
         return Decision(
             False,
-            f"no GPU and no ready-made statistics: {images} images through Inception would take about {minutes:.0f} minutes "
-            f"on a two-core CPU; `dvc exp run -S fid.inception=always` does it all the same, and naming a file of mu and "
-            f"sigma in fid.statistics saves the real images' part of it",
+            f"no GPU, and {images} images through Inception would take about {minutes:.0f} minutes on a two-core CPU; "
+            f"`dvc exp run -S fid.inception=always` does it all the same, and a file of mu and sigma named in "
+            f"fid.statistics saves the training images' part of it",
         )
     try:
         fetch_weights()

@@ -18,9 +18,11 @@ class Interruption:
 
 @contextmanager
 def noted() -> Iterator[Interruption]:
-    """Within the block SIGINT and SIGTERM do nothing but appear in what it yields. Main thread only."""
+    """Within the block SIGINT and SIGTERM do nothing but appear in what it yields, and not even that where they were ignored
+    before, as SIGINT is in a shell's background job. Main thread only."""
     found = Interruption()
-    before = {number: signal.signal(number, found.note) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, found.note) for number in heeded}
     try:
         yield found
     finally:

@@ -36,8 +36,18 @@ def _ascending(interval: list[float]) -> list[float]:
 
 
 Interval = Annotated[list[Float], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+
+
+def _sampler_exists(name: str) -> str:
+    method, _, *eta = name.split()
+    if method == "ddim" and eta and float(eta[0]) > 1:
+        raise ValueError(f"expected an eta of at most 1 for ddim, found {name!r}")
+    return name
+
+
 SamplerName = Annotated[  # method, spacing, and eta where it is not 0
-    str, Field(pattern=r"^(ddpm|ddim|dpmsolver\+\+|sde-dpmsolver\+\+) (leading|trailing|logsnr)( (0|1|0\.\d+))?$")
+    str, Field(pattern=r"^(ddpm|ddim|dpmsolver\+\+|sde-dpmsolver\+\+) (leading|trailing|logsnr)( (2|[01](\.\d+)?))?$"),
+    AfterValidator(_sampler_exists),
 ]
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -101,7 +111,7 @@ class Sample(Section):
     method: Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
     steps: Count
     spacing: Literal["leading", "trailing", "logsnr"]
-    eta: Annotated[Float, Field(ge=0, le=1)]
+    eta: Annotated[Float, Field(ge=0, le=2)]
     guidance: NotNegative
     autoguidance: NotNegative
     guidance_interval: Interval | None
@@ -110,6 +120,12 @@ class Sample(Section):
     batch_size: Count
     precision: Precision
     seed: Index
+
+    @model_validator(mode="after")
+    def _eta_is_of_the_method(self) -> Sample:
+        if self.method == "ddim" and self.eta > 1:
+            raise ValueError(f"eta ({self.eta}) must not exceed 1 for ddim; above it only sde-dpmsolver++ has a meaning")
+        return self
 
 
 class Classifier(Section):
@@ -124,7 +140,6 @@ class Fid(Section):
     inception: Literal["auto", "always", "never"]
     statistics: Annotated[str, Field(pattern=r"^[^/\\]+\.npz$")] | None
     batch_size: Count
-    floor_seed: Index
 
 
 class Quality(Section):

@@ -22,7 +22,6 @@ class Progress:
     levels: Tensor | None = None  # held-out loss by noise level, at its last row
     best: dict | None = None  # step, levels and weights of the row with the lowest held-out loss
     previews: dict[str, Tensor] = field(default_factory=dict)  # files drawn on the way, as bytes
-
     guide: dict[str, Tensor] | None = None  # the averaged network early on, for autoguidance
 
     def took(self, step: Step) -> None:

@@ -42,7 +42,9 @@ def manifest(path: str | Path) -> dict:
 
 def reference(path: str | Path) -> dict:
     """What the reference stage says of the real images that it measured."""
-    return read(path, ("dataset", "dataset_fingerprint", "images", "inception_images", "classifier", "moments", "floors"))
+    return read(path, (
+        "dataset", "dataset_fingerprint", "images", "inception_images", "classifier", "moments", "features", "floors",
+    ))
 
 
 def expect(what: str, found: object, expected: object, remedy: str = REMEDY) -> None:
@@ -51,13 +53,20 @@ def expect(what: str, found: object, expected: object, remedy: str = REMEDY) -> 
         raise UserError(f"{what}: found {found}, expected {expected}; {remedy}")
 
 
-def check(
-    drawn: dict, real: dict, model: str | Path, classifier: str | Path, moments: str | Path, inception: str | Path | None = None
-) -> None:
-    """See that the files given are those that the images were drawn with and the real images measured with."""
+def check_drawn(drawn: dict, real: dict, model: str | Path) -> None:
+    """See that the images are of `model`, and the real images of the same data set."""
     expect("the data set that the images are of", drawn["dataset_fingerprint"], real["dataset_fingerprint"])
     expect(f"{model}, which drew the images", artifact.digest(model), drawn["model"])
+
+
+def check_measured(
+    real: dict, classifier: str | Path, moments: str | Path, inception: str | Path | None = None,
+    features: str | Path | None = None,
+) -> None:
+    """See that the files given are those that the real images were measured with, and came out of it."""
     expect(f"{classifier}, which measured the real images", artifact.digest(classifier), real["classifier"])
     expect(f"{moments}, of the real images", artifact.digest(moments), real["moments"])
     if inception is not None and real.get("inception"):
         expect(f"{inception}, of the real images", artifact.digest(inception), real["inception"]["moments"])
+    if features is not None:
+        expect(f"{features}, of the real images", artifact.digest(features), real["features"])

@@ -15,10 +15,6 @@ def write_json(path: str | Path, values: dict) -> None:
         temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path) -> dict:
-    return json.loads(Path(path).read_text(encoding="utf-8"))
-
-
 def write_csv(path: str | Path, rows: list[dict]) -> None:
     """Numbers keep six significant digits."""
     with replacing(path) as temporary:

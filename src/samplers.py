@@ -69,8 +69,9 @@ def sample(
 
     `noise` gives x_T at its first call and the noise of each stochastic step at later ones. `clip` bounds each predicted x0
     to [-1, 1] before it is used further. Guidance of either kind (see Denoiser.predict_x0) acts where the log-SNR lies in
-    `guidance_interval` (Kynkaanniemi et al. 2024): elsewhere it costs variety, and evaluations, for nothing. `eta` is the
-    share of fresh noise in a step of ddim and sde-dpmsolver++: 1 is the reverse diffusion with all its noise. ddpm is ddim
+    `guidance_interval` (Kynkaanniemi et al. 2024): elsewhere it costs variety, and evaluations, for nothing. `eta` is how
+    much fresh noise comes into a step of ddim and sde-dpmsolver++: 1 is the reverse diffusion's own, and the most for ddim, above
+    1 old noise makes way for new faster than that (the family of Xue et al. 2023, "SA-Solver", tau^2 there). ddpm is ddim
     with eta 1: the same posterior (Song et al. 2021, "Denoising Diffusion Implicit Models", section 4.1), which also
     defines it for fewer steps than it was trained with. dpmsolver++ is sde-dpmsolver++ with eta 0.
     """

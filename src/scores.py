@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import torch
 from torch import Tensor
 
 from src import classifier
 from src.extrapolation import to_infinity
-from src.frechet import Moments, distance, moments
+from src.frechet import Moments, caution, distance, moments
 from src.kernel import kid
 from src.neighbours import manifolds
+
+NEAR = 0.01  # share of held-out images that lie nearer to a training image than what is called near
 
 
 def scores(features: Tensor, real: Tensor, reference: Moments, neighbours: int, seed: int) -> dict[str, float | None]:
     """Scores of `features` (N, D): against `reference`, the moments of all training images, and `real` (M, D), some of them."""
+    caution("fd_digits", *features.shape)
     mean, deviation = kid(real, features, seed)
     limit, limit_deviation = to_infinity(features.numpy(), reference, seed)
     return {
@@ -29,7 +33,18 @@ def quick(
 ) -> dict[str, float | None]:
     """fd_digits and accuracy of uint8 images (N, C, H, W), drawn as `labels` (N,), where these are known."""
     features = classifier.features(instrument, images)
+    caution("fd_digits", *features.shape)
     return {
         "fd_digits": distance(moments(features.numpy()), reference),
         "accuracy": classifier.recognised(instrument, features, labels),
     }
+
+
+def shares(labels: Tensor, classes: int) -> Tensor:
+    """Share of each class among `labels` (N,) int64: (classes,) float64, sums to 1."""
+    return torch.bincount(labels, minlength=classes).double() / len(labels)
+
+
+def total_variation(a: Tensor, b: Tensor) -> float:
+    """Half the summed difference of two distributions over classes, (classes,) each; in [0, 1]."""
+    return float((a - b).abs().sum() / 2)

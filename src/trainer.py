@@ -110,14 +110,13 @@ def limited(settings: Train, count: int) -> Train:
 
 
 def annealing(step: int, settings: Train) -> float:
-    """Share of the peak learning rate: linear warm-up, then a cosine to zero at the last step (Loshchilov and Hutter 2017).
-
-    `step` counts from 0.
+    """Share of the peak learning rate: linear warm-up, then a straight line to zero at the last step (Bergsma et al. 2025,
+    "Straight to Zero"). `step` counts from 0.
     """
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
     done = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
-    return 0.5 * (1 + math.cos(math.pi * done))
+    return 1 - done
 
 
 def optimizers(denoiser: Denoiser, settings: Train) -> list[torch.optim.Optimizer]:

@@ -13,10 +13,11 @@ import resource
 import signal
 import sys
 import time
+import warnings
 from pathlib import Path
 
 NAMES = (
-    "unpack", "classifier", "reference", "train", "sample", "fid", "quality", "spread", "sweep", "bound", "figures"
+    "unpack", "classifier", "reference", "floors", "train", "sample", "fid", "quality", "spread", "sweep", "bound", "figures"
 )
 MENDABLE = {
     errno.ENOENT: "`dvc repro` makes what is missing, or `git checkout` brings it back: do so",
@@ -35,7 +36,15 @@ def main() -> int:
     started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files are cleared away
 
-    from src.errors import UserError
+    from src.errors import Caution, UserError
+
+    def show(message: Warning | str, category: type[Warning], *where: object) -> None:
+        if issubclass(category, Caution):
+            print(f"\n{sys.argv[1]}: {message}", file=sys.stderr)
+        else:
+            shown(message, category, *where)
+
+    shown, warnings.showwarning = warnings.showwarning, show
 
     try:
         importlib.import_module(f"stages.{sys.argv[1]}").main()

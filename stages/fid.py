@@ -13,9 +13,9 @@ from src.errors import UserError
 def main() -> None:
     p = params.load()
     manifest, reference = provenance.manifest("generated/manifest.json"), provenance.reference("reference/about.json")
-    provenance.check(
-        manifest, reference, "models/model.safetensors", "models/classifier.safetensors", "reference/digits.npz",
-        "reference/inception.npz",
+    provenance.check_drawn(manifest, reference, "models/model.safetensors")
+    provenance.check_measured(
+        reference, "models/classifier.safetensors", "reference/digits.npz", inception="reference/inception.npz"
     )
     check_settings(p.sample, manifest)
     model, _ = classifier.load("models/classifier.safetensors")
@@ -65,12 +65,7 @@ def check_settings(asked: params.Sample, manifest: dict) -> None:
 
 def distance(name: str, sums: frechet.MomentSums, reference: str, dims: int) -> float:
     """The distance of what was summed up from `reference`; says so where it rests on too few images."""
-    if sums.count <= dims:
-        print(
-            f"fid: {sums.count} images are too few for {dims} features: {name} is far too high, since the covariance is "
-            f"singular; compare it with values of as many images only",
-            file=sys.stderr,
-        )
+    frechet.caution(name, sums.count, dims)
     return frechet.distance(sums.moments(), frechet.load(reference, dims))
 
 

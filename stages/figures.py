@@ -8,14 +8,17 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from src import figures, images, params, provenance, reports
+from src import figures, images, params, provenance
 from src.schedule import Schedule, ScheduleConfig
 
 
 def main() -> None:
     p = params.load()
     manifest = provenance.manifest("generated/manifest.json")
-    metrics, swept = reports.read_json("metrics/fid.json"), reports.read_json("metrics/sweep.json")
+    metrics = provenance.read("metrics/fid.json", ("model", "fd_digits", "fd_digits_floor_heldout"))
+    swept = provenance.read(
+        "metrics/sweep.json", ("images", "floor_heldout_sets", "fd_digits_floor_heldout", "fd_digits_floor_heldout_sd")
+    )
     provenance.expect("metrics/fid.json, its model", metrics["model"], manifest["model"])
     data = f"{manifest['dataset']} ({manifest['dataset_fingerprint']}), model {manifest['model']}"
     how = f"{manifest['method']}, {manifest['steps']} steps, {manifest['schedule']} schedule, "

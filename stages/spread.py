@@ -1,33 +1,52 @@
-"""How far a score moves from one sampling seed to the next: the same model and settings, other noise."""
+"""How far the scores move from one sampling seed to the next: the same model and settings, other noise."""
 
 from __future__ import annotations
 
 import statistics
 
+from safetensors.torch import load_file
 from tqdm import tqdm
 
-from src import artifact, classifier, device, drawing, frechet, params, provenance, reports, scores
+from src import artifact, classifier, dataset, device, drawing, frechet, params, provenance, reports, scores, strokes
+
+NAMES = (
+    "fd_digits", "accuracy", "fd_digits_infinity", "kid_digits", "precision", "recall", "density", "coverage", "cas", "broken"
+)
 
 
 def main() -> None:
     p = params.load()
-    model, about = drawing.open_model("models/model.safetensors", p.sample.precision)
-    sampler = drawing.Sampler.of(p.sample, model)
+    reference = provenance.reference("reference/about.json")
+    provenance.check_measured(
+        reference, "models/classifier.safetensors", "reference/digits.npz", features="arrays/features.safetensors"
+    )
+    first = provenance.read("metrics/fid.json", ("fd_digits", "accuracy", "model", "classifier"))
+    provenance.expect("models/model.safetensors", artifact.digest("models/model.safetensors"), first["model"])
+    provenance.expect("models/classifier.safetensors", reference["classifier"], first["classifier"])
+    first |= provenance.read("metrics/quality.json", NAMES[2:])
+
+    data = dataset.load("arrays/dataset.safetensors")
+    real = load_file("arrays/features.safetensors")
+    real, moments = real["train"][real["drawn"]], frechet.load("reference/digits.npz", classifier.FEATURES)
     instrument, _ = classifier.load("models/classifier.safetensors")
     instrument = instrument.to(device.best())
-    reference = frechet.load("reference/digits.npz", classifier.FEATURES)
-    measured = provenance.read("metrics/fid.json", ("fd_digits", "accuracy", "model", "classifier"))  # of the first seed
-    provenance.expect("models/model.safetensors", artifact.digest("models/model.safetensors"), measured["model"])
-    provenance.expect("models/classifier.safetensors", artifact.digest("models/classifier.safetensors"), measured["classifier"])
-    rows = [{"seed": p.sample.seed, "fd_digits": measured["fd_digits"], "accuracy": measured["accuracy"]}]
+    model, about = drawing.open_model("models/model.safetensors", p.sample.precision)
+    sampler = drawing.Sampler.of(p.sample, model)
+    rows = [{"seed": p.sample.seed} | {name: first[name] for name in NAMES}]
     for seed in tqdm(range(p.sample.seed + 1, p.sample.seed + p.spread.seeds), desc="spread", unit="seed"):
         counts = about["class_counts"] if model.conditional else []
         labels = drawing.choose_labels(p.sample.classes, counts, seed, p.sample.count)
         images = drawing.draw(model, sampler, seed, p.sample.count, labels)
-        rows.append({"seed": seed} | scores.quick(instrument, images, labels, reference))
+        features = classifier.features(instrument, images)
+        found = scores.scores(features, real, moments, p.quality.neighbours, p.quality.seed)
+        found |= {"accuracy": classifier.recognised(instrument, features, labels), "broken": strokes.broken(images), "cas": None}
+        if labels is not None:
+            other = classifier.fit(images, labels, p.classifier, device.best(), f"classifier on images of seed {seed}")
+            found["cas"] = classifier.accuracy(other, data.heldout_images, data.heldout_labels)
+        rows.append({"seed": seed} | {name: found[name] for name in NAMES})
     reports.write_csv("plots/spread.csv", rows)
-    metrics = {key: about[key] for key in ("dataset", "dataset_fingerprint")} | {"images": p.sample.count, "seeds": len(rows)}
-    for name in ("fd_digits", "accuracy"):
+    metrics = data.describe() | {"images": p.sample.count, "seeds": len(rows)}
+    for name in NAMES:
         values = [row[name] for row in rows if row[name] is not None]
         metrics[f"{name}_mean"] = statistics.mean(values) if values else None
         metrics[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None

@@ -6,24 +6,30 @@ import statistics
 import time
 
 import torch
+from safetensors.torch import load_file
 from tqdm import tqdm
 
-from src import classifier, dataset, device, drawing, frechet, params, reports, scores, strokes
+from src import classifier, device, drawing, frechet, params, provenance, reports, scores, strokes
 from src.randomness import generator
 
 
 def main() -> None:
     p = params.load()
+    real = provenance.reference("reference/about.json")
+    provenance.check_measured(
+        real, "models/classifier.safetensors", "reference/digits.npz", features="arrays/features.safetensors"
+    )
     model, about = drawing.open_model("models/model.safetensors", p.sweep.precision)
+    provenance.expect("models/model.safetensors, its data set", about["dataset_fingerprint"], real["dataset_fingerprint"])
     instrument, _ = classifier.load("models/classifier.safetensors")
     instrument = instrument.to(device.best())
     reference = frechet.load("reference/digits.npz", classifier.FEATURES)
     counts = about["class_counts"] if model.conditional else []
     labels = drawing.choose_labels(None, counts, p.sweep.seed, p.sweep.count)
-    real = classifier.features(instrument, dataset.load("arrays/dataset.safetensors").heldout_images).numpy()
-    real = real[torch.randperm(len(real), generator=generator(p.sweep.seed, "floor")).numpy()]  # MNIST's first half is neater
-    sets = [real[start : start + p.sweep.count] for start in range(0, len(real) - p.sweep.count + 1, p.sweep.count)]
-    floors = [frechet.distance(frechet.moments(some), reference) for some in sets]
+    heldout = load_file("arrays/features.safetensors")["heldout"]
+    heldout = heldout[torch.randperm(len(heldout), generator=generator(p.sweep.seed, "floor"))]  # MNIST's first half is neater
+    sets = [some for some in heldout.split(p.sweep.count) if len(some) == p.sweep.count]
+    floors = [frechet.distance(frechet.moments(some.numpy()), reference) for some in sets]
 
     rows = []
     for name in p.sweep.samplers:

@@ -129,7 +129,7 @@ def test_every_parameter_has_a_comment():
 # --- what reruns when ------------------------------------------------------------------------------------------------
 
 ALL = set(NAMES)
-AFTER_TRAIN = ALL - {"unpack", "classifier", "reference"}
+AFTER_TRAIN = ALL - {"unpack", "classifier", "reference", "floors"}
 MEASURING = {"fid", "quality", "spread", "sweep", "figures"}
 
 
@@ -139,9 +139,9 @@ def expected(key: str) -> set[str]:
     if section in ("seed", "schedule", "timesteps", "beta_start", "beta_end", "cosine_s", "model", "train"):
         return AFTER_TRAIN
     return {
-        "unpack": ALL, "classifier": {"classifier", "reference"} | MEASURING,
+        "unpack": ALL, "classifier": {"classifier", "reference", "floors"} | MEASURING,
         "sample": {"sample", "fid", "quality", "spread", "figures"},
-        "fid": {"reference"} | MEASURING, "quality": {"reference"} | MEASURING,
+        "fid": {"reference", "floors"} | MEASURING, "quality": {"floors", "quality", "spread"},
         "spread": {"spread"}, "sweep": {"sweep", "figures"}, "bound": {"bound"}, "figures": {"figures"},
     }[section]
 
@@ -199,9 +199,10 @@ def test_other_bytes_in_data_rerun_everything(fresh):
 @pytest.mark.parametrize(
     "path, reruns",
     [
-        ("src/figures.py", {"quality", "figures"}), ("src/trainer.py", AFTER_TRAIN), ("src/archives.py", ALL),
-        ("src/images.py", {"sample", "fid", "quality", "spread", "figures"}), ("src/inception.py", {"reference"} | MEASURING),
-        ("src/bound.py", {"bound"}), ("statistics/mnist.npz", {"reference"} | MEASURING),
+        ("src/figures.py", {"quality", "spread", "figures"}), ("src/trainer.py", AFTER_TRAIN), ("src/archives.py", ALL),
+        ("src/images.py", {"sample", "fid", "quality", "spread", "figures"}),
+        ("src/inception.py", {"reference", "floors"} | MEASURING),
+        ("src/bound.py", {"bound"}), ("statistics/mnist.npz", {"reference", "floors"} | MEASURING),
         ("stages/__main__.py", set()), ("src/params.py", set()),
     ],
 )

@@ -1,9 +1,11 @@
+import warnings
+
 import numpy as np
 import pytest
 from pytorch_fid.fid_score import calculate_frechet_distance
 
 from src import frechet
-from src.errors import UserError
+from src.errors import Caution, UserError
 from src.frechet import Moments, MomentSums
 
 
@@ -97,3 +99,11 @@ def test_a_distance_beyond_all_numbers_is_refused():
     far = frechet.Moments(np.full(5, 1e200), np.eye(5))
     with pytest.raises(UserError, match="not finite"):
         frechet.distance(far, frechet.Moments(np.zeros(5), np.eye(5)))
+
+
+def test_a_distance_of_few_images_comes_with_a_caution():
+    with pytest.warns(Caution, match="128 images are too few for 128 features: fd_digits is far too high"):
+        frechet.caution("fd_digits", 128, 128)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frechet.caution("fd_digits", 129, 128)

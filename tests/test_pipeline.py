@@ -127,7 +127,7 @@ def test_other_sampling_does_not_retrain_and_going_back_comes_from_the_run_cache
 def test_other_training_and_back_comes_from_the_run_cache_too(copy):
     before = digest(copy, "models/model.safetensors", "plots/learning_curve.csv", "figures/samples_by_class.png")
     set_params(copy, {"seed": 1})
-    assert set(ran(run("dvc", "repro", cwd=copy))) == set(NAMES) - {"unpack", "classifier", "reference"}
+    assert set(ran(run("dvc", "repro", cwd=copy))) == set(NAMES) - {"unpack", "classifier", "reference", "floors"}
     set_params(copy, {"seed": 0})
     assert ran(run("dvc", "repro", cwd=copy)) == []
     assert digest(copy, "models/model.safetensors", "plots/learning_curve.csv", "figures/samples_by_class.png") == before
@@ -228,7 +228,7 @@ def test_a_stage_killed_at_random_moments_ends_in_the_same_bits(copy, stage, mon
 
 def test_experiments_are_run_shown_compared_and_applied(copy):
     done = run("dvc", "exp", "run", "--name", "straight", "-S", "schedule=linear", cwd=copy)
-    assert set(ran(done)) == set(NAMES) - {"unpack", "classifier", "reference"}
+    assert set(ran(done)) == set(NAMES) - {"unpack", "classifier", "reference", "floors"}
     assert "linear" in run("dvc", "params", "diff", cwd=copy).stdout
     difference = json.loads(run("dvc", "metrics", "diff", "--json", cwd=copy).stdout)
     assert "fd_digits" in difference["metrics/fid.json"] and "metrics/data.json" not in difference
@@ -329,7 +329,7 @@ def test_other_moments_are_not_measured_against(copy):
 
     (copy / "reference/digits.npz").unlink()
     frechet.save(frechet.Moments(np.zeros(128), np.eye(128)), copy / "reference/digits.npz")
-    for stage in ("fid", "quality"):
+    for stage in ("floors", "fid", "quality", "spread", "sweep"):
         done = run("python", "-m", "stages", stage, cwd=copy, check=False)
         assert done.returncode == 1 and "reference/digits.npz, of the real images: found" in done.stderr
 
@@ -353,15 +353,17 @@ def test_a_damaged_manifest_is_named(copy, damage):
     assert done.returncode == 1 and "generated/manifest.json: " in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("stage", ["fid", "quality"])
-@pytest.mark.parametrize("name, room", [("model", denoiser), ("classifier", classifier)])
+@pytest.mark.parametrize("name, room, stage", [
+    ("model", denoiser, "fid"), ("model", denoiser, "quality"), ("model", denoiser, "spread"),
+    *(("classifier", classifier, stage) for stage in ("floors", "fid", "quality", "spread", "sweep")),
+])
 def test_images_or_floors_of_another_model_are_not_measured(copy, name, room, stage):
     path = copy / f"models/{name}.safetensors"
     model, about = room.load(path)
     path.unlink()  # a link into DVC's cache, perhaps
     room.save(model, path, about | {"step": 12345})
     done = run("python", "-m", "stages", stage, cwd=copy, check=False)
-    assert done.returncode == 1 and f"models/{name}.safetensors, which" in done.stderr and "dvc repro" in done.stderr
+    assert done.returncode == 1 and f"models/{name}.safetensors" in done.stderr and "dvc repro" in done.stderr
 
 
 def test_every_score_stands_beside_its_floor(finished):
@@ -377,6 +379,12 @@ def test_every_score_stands_beside_its_floor(finished):
     assert (finished / "memorisation/closest_pairs.png").exists()
 
 
+def test_scores_of_few_images_come_with_a_caution(copy):
+    done = run("python", "-m", "stages", "sweep", cwd=copy)
+    said = [line for line in done.stderr.splitlines() if line.startswith("sweep: 60 images are too few for 128 features")]
+    assert len(said) == 1 and "fd_digits is far too high" in said[0]
+
+
 def test_the_spread_begins_with_the_images_that_were_measured(finished):
     rows = pd.read_csv(finished / "plots/spread.csv")
     assert rows["seed"].tolist() == [0, 1]
@@ -384,6 +392,9 @@ def test_the_spread_begins_with_the_images_that_were_measured(finished):
     assert rows["fd_digits"][1] == pytest.approx(rows["fd_digits"][0], rel=0.5) and rows["fd_digits"][1] != rows["fd_digits"][0]
     found = metrics(finished, "spread")
     assert found["fd_digits_mean"] == pytest.approx(rows["fd_digits"].mean(), rel=1e-4) and found["fd_digits_sd"] > 0
+    for name in ("accuracy", "precision", "recall", "density", "coverage", "kid_digits", "cas", "broken"):
+        first = metrics(finished, "fid" if name == "accuracy" else "quality")[name]
+        assert rows[name][0] == pytest.approx(first, rel=1e-4) and found[f"{name}_sd"] >= 0
 
 
 def test_the_sweep_scores_every_sampler_at_every_count_of_steps(finished):
@@ -411,6 +422,29 @@ def test_ready_made_statistics_take_the_place_of_the_real_images(copy):
     np.savez(copy / "statistics/mnist.npz", mu=np.zeros(64), sigma=np.eye(64))
     done = run("dvc", "repro", cwd=copy, check=False)
     assert done.returncode != 0 and "statistics/mnist.npz: found mu (64,)" in done.stderr
+
+
+@pytest.mark.parametrize("statistics", [None, "mnist.npz"])
+def test_inception_sees_each_real_image_once_and_the_floors_are_measured(copy, monkeypatch, statistics):
+    import numpy as np
+    import torch
+
+    seen = []
+
+    def moments(network, some, batch_size):
+        seen.append(len(some))
+        return frechet.Moments(np.full(2048, float(len(some))), np.eye(2048))
+
+    np.savez(copy / "statistics/mnist.npz", mu=np.full(2048, 1618.0), sigma=np.eye(2048))
+    set_params(copy, {"fid": {"statistics": statistics, "inception": "always"}})
+    for name, value in (("fetch_weights", lambda: None), ("load", torch.nn.Identity), ("moments", moments)):
+        monkeypatch.setattr(inception, name, value)
+    monkeypatch.chdir(copy)
+    reference_stage.main()
+    assert seen == ([] if statistics else [1618]) + [179, 809]
+    floors = json.loads((copy / "reference/about.json").read_text())["floors"]
+    assert floors["heldout"]["fid"] == pytest.approx(2048 * (1618 - 179) ** 2)
+    assert floors["train"]["fid"] == pytest.approx(2048 * (1618 - 809) ** 2)
 
 
 def test_fid_by_the_stages_equals_what_pytorch_fid_prints(copy, weights, monkeypatch):

@@ -48,6 +48,14 @@ def test_numbers_in_the_table_of_metrics_are_those_in_the_metrics():
                 assert cell.strip() in ("", "not measured"), (name, cell)
 
 
+def test_numbers_over_seeds_in_the_table_of_metrics_are_those_in_the_metrics():
+    rows = re.findall(r"^\| `(\w+)` \| (-?[\d.]+) \| ([\d.]+) \|$", DOCS, re.MULTILINE)
+    assert {f"spread.{name}_mean" for name, _, _ in rows} == {key for key in METRICS if re.match(r"spread\.\w+_mean$", key)}
+    for name, *cells in rows:
+        for kind, shown in zip(("mean", "sd"), cells, strict=True):
+            assert float(shown) == round(METRICS[f"spread.{name}_{kind}"], len(shown.partition(".")[2])), (name, kind)
+
+
 def test_the_readme_says_that_fid_was_not_measured_exactly_as_long_as_it_was_not():
     assert (METRICS["fid.fid"] is None) == ("`fid.fid` | not measured" in README)
     assert (METRICS["fid.fid"] is not None) == ("fid.fid" in {name for name, _, _ in ROWS})

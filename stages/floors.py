@@ -1,0 +1,35 @@
+"""The floors: what real images score by every measure of the stage `quality`, since no score means anything without."""
+
+from __future__ import annotations
+
+from safetensors.torch import load_file
+
+from src import classifier, dataset, device, frechet, neighbours, params, provenance, reports, scores, strokes
+
+
+def main() -> None:
+    p = params.load()
+    reference = provenance.reference("reference/about.json")
+    provenance.check_measured(
+        reference, "models/classifier.safetensors", "reference/digits.npz", features="arrays/features.safetensors"
+    )
+    data = dataset.load("arrays/dataset.safetensors")
+    real = load_file("arrays/features.safetensors")
+    moments, drawn = frechet.load("reference/digits.npz", classifier.FEATURES), real["drawn"]
+
+    heldout = {"images": len(real["heldout"]), "broken": strokes.broken(data.heldout_images)}
+    heldout |= scores.scores(real["heldout"], real["train"][drawn], moments, p.quality.neighbours, p.quality.seed)
+    distances, _ = neighbours.nearest(data.heldout_images.flatten(1).float() / 255, data.images.flatten(1).float() / 255)
+    near = distances.quantile(scores.NEAR)
+    heldout |= {
+        "nearest_train_median": float(distances.median()), "near": float(near),
+        "memorised": float((distances < near).double().mean()),
+    }
+    train = {"images": len(drawn), "broken": strokes.broken(data.images[drawn])}
+    if data.labels is not None:
+        model, _ = classifier.load("models/classifier.safetensors")
+        recognised = classifier.predictions(model, real["heldout"])
+        heldout["class_shares"] = scores.shares(recognised, data.classes).tolist()
+        other = classifier.fit(data.images[drawn], data.labels[drawn], p.classifier, device.best(), "classifier on fewer images")
+        train["cas"] = classifier.accuracy(other, data.heldout_images, data.heldout_labels)
+    reports.write_json("arrays/floors.json", data.describe() | {"heldout": heldout, "train": train})
