@@ -27,6 +27,7 @@ from benchmarks.stand_in import write_weights
 from src import frechet, images, inception, torchvision_remedy  # noqa: F401 (the peers import torchvision)
 
 RESULTS = Path("benchmarks/results")
+PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pytorch-fid", "clean-fid", "torch-fidelity")
 
 
 def ours(folder: str, count: int, reference: frechet.Moments) -> float:
@@ -121,7 +122,7 @@ def main() -> None:
         frechet.save(inception.moments(inception.load(), 255 - some, 50), reference)  # of other images: any would do
 
         quarter = measure("ours", counts[asked.images // 4], asked.images // 4, reference)
-        about = describe() | {
+        about = describe(*PACKAGES) | {
             "images": asked.images, "weights": "real" if real else "stand-in",
             "ours_peak_gb_with_a_quarter_of_the_images": quarter["peak_gb"],
         }

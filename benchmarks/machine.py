@@ -10,11 +10,9 @@ from pathlib import Path
 
 import torch
 
-PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pytorch-fid", "clean-fid", "torch-fidelity")
 
-
-def describe() -> dict:
-    """Processor, cores, memory, versions and the day."""
+def describe(*packages: str) -> dict:
+    """Processor, cores, memory, versions of Python and of `packages`, and the day."""
     names = [line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
     return {
         "machine": {
@@ -23,6 +21,6 @@ def describe() -> dict:
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "bfloat16_matrix_units": bool(torch.cpu.get_capabilities().get("amx_bf16")),
         },
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
         "date": datetime.date.today().isoformat(),
     }

@@ -18,7 +18,9 @@ from src.errors import UserError
 ScheduleName = Literal["linear", "cosine"]
 Spacing = Literal["leading", "trailing", "logsnr"]
 
-DROWNED = -6.0  # log-SNR below which all images look alike, so that one step leads through; cosine goes down to -20
+# Log-SNR below which all images look alike, and above which nothing is left to decide: one step leads through. Cosine goes from
+# -20 to 10.
+DROWNED, CLEAN = -6.0, 6.0
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,8 @@ class Schedule:
 
         leading   multiples of T // steps, as in the DDIM paper: starts below T - 1, so a little signal is missing
         trailing  equal strides counted back from T - 1 (Lin et al. 2024, table 2)
-        logsnr    T - 1, then equal strides in log-SNR (Lu et al. 2022, "DPM-Solver", section 3.4) from `DROWNED` on, the
-                  last of which leads to t = 0 and so to the clean image
+        logsnr    T - 1, then equal strides in log-SNR (Lu et al. 2022, "DPM-Solver", section 3.4) from `DROWNED` to `CLEAN`,
+                  the last of which leads to the clean image
 
         Raises UserError unless 1 <= steps <= T.
         """
@@ -104,7 +106,8 @@ class Schedule:
 
     def _equal_log_snr(self, steps: int) -> list[int]:
         start = max(float(self.log_snr[-1]), DROWNED)
-        wanted = torch.linspace(start, float(self.log_snr[0]), steps, dtype=torch.float64)[:-1]
+        end = min(float(self.log_snr[0]), CLEAN)
+        wanted = torch.linspace(start, end, steps, dtype=torch.float64)[:-1]
         nearest = [len(self) - 1, *(self.log_snr[None, :] - wanted[:, None]).abs().argmin(dim=1).tolist()]
         chosen: list[int] = []
         for i, t in enumerate(nearest):  # neighbours may share a nearest timestep: keep them apart, leave room below

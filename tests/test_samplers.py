@@ -143,7 +143,7 @@ def test_fresh_noise_of_any_share_leaves_the_distribution_as_it_is(method, eta):
     """Pixels that are normal with deviation 0.4 have a denoiser in closed form; many small steps end in that deviation."""
     model, random = denoiser(), torch.Generator().manual_seed(0)
 
-    def expected(x_t, t, label):
+    def expected(x_t, t, label, *guidance):
         alpha_bar = model.schedule.alpha_bar[t]
         return alpha_bar.sqrt() * 0.16 / (alpha_bar * 0.16 + 1 - alpha_bar) * x_t
 

@@ -56,6 +56,15 @@ def test_every_step_count_gives_that_many_distinct_descending_timesteps(name, sp
         assert all(a > b for a, b in itertools.pairwise(chosen))
 
 
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_log_snr_spacing_strides_evenly_where_images_take_shape(name):
+    schedule = Schedule(schedule_config(name))
+    first, *rest = schedule.sampling_timesteps(16, "logsnr")
+    strides = schedule.log_snr[rest].diff()
+    assert first == 999 and schedule.log_snr[rest[0]] == pytest.approx(-6, abs=0.05)
+    torch.testing.assert_close(strides, torch.full((14,), 0.8, dtype=torch.float64), rtol=0, atol=0.06)
+
+
 @pytest.mark.parametrize("steps", [0, 1001])
 def test_impossible_step_counts_are_refused(steps):
     with pytest.raises(UserError, match="sample.steps.*1 to 1000"):

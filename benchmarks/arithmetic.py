@@ -1,0 +1,159 @@
+"""How much of training's and sampling's time goes into arithmetic that cannot be saved: convolutions and matrix products.
+
+    python -m benchmarks.arithmetic [--rounds 5]
+
+The ceiling is measured, not taken from a data sheet: every convolution, linear layer and attention product of the network
+of params.yaml runs alone, in the same shapes, types and memory order and on as many threads, forward (and backward for
+training), and the times add up. The share is that sum over the time that a whole step takes: 1 would mean that nothing but
+these products costs anything. Rounds take turns between both. Writes benchmarks/results/arithmetic.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.machine import describe
+from src import device, params
+from src.denoiser import Denoiser, DenoiserConfig
+from src.schedule import ScheduleConfig
+from src.trainer import Trainer
+from src.unet import SelfAttention, UNet, UNetConfig
+
+SIZE, CHANNELS, CLASSES = 28, 1, 10  # MNIST's
+
+
+def products(network: UNet, x: Tensor, t: Tensor, label: Tensor) -> list[tuple[Callable, list[Tensor]]]:
+    """Every convolution, linear layer and attention product that one pass of `network` takes: a function and its inputs."""
+    found: list[tuple[Callable, list[Tensor]]] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        h = inputs[0]
+        if isinstance(module, nn.Conv2d):
+            weight = module.weight.detach().to(memory_format=torch.channels_last)
+            found.append((lambda a, w: F.conv2d(a, w, None, module.stride, module.padding), [h, weight]))
+        elif isinstance(module, nn.Linear):
+            found.append((F.linear, [h, module.weight.detach()]))
+        else:
+            B, C, H, W = h.shape
+            q = torch.randn(B, module.heads, H * W, C // module.heads)
+            found.append((lambda q, k: q @ k.mT, [q, q.clone()]))
+            found.append((torch.matmul, [torch.rand(B, module.heads, H * W, H * W), q]))
+
+    kinds = (nn.Conv2d, nn.Linear, SelfAttention)
+    hooks = [module.register_forward_pre_hook(note) for module in network.modules() if isinstance(module, kinds)]
+    with torch.no_grad():
+        network(x, t, label)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+def timed(work: Callable[[], object], repeats: int) -> float:
+    """Mean seconds of one call, after one to warm up."""
+    work()
+    started = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    return (time.perf_counter() - started) / repeats
+
+
+def ceiling(found: list[tuple[Callable, list[Tensor]]], dtype: torch.dtype, backward: bool, repeats: int) -> float:
+    """Seconds that these products take alone, one after another."""
+    total = 0.0
+    for function, values in found:
+        inputs = [value.detach().to(dtype).requires_grad_(backward) for value in values]
+        if backward:
+            gradient = torch.randn_like(function(*inputs).detach())
+
+            def work(function=function, inputs=inputs, gradient=gradient) -> object:
+                return torch.autograd.grad(function(*inputs), inputs, gradient)
+        else:
+            def work(function=function, inputs=inputs) -> object:
+                with torch.inference_mode():
+                    return function(*inputs)
+        total += timed(work, repeats)
+    return total
+
+
+def flops(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def report(whole: list[float], alone: list[float], images: int, count: int) -> dict:
+    return {
+        "images": images, "gflop_per_image": count / images / 1e9, "images_per_second": images / statistics.median(whole),
+        "gflop_per_second": count / statistics.median(whole) / 1e9,
+        "ceiling_gflop_per_second": count / statistics.median(alone) / 1e9,
+        "share_of_ceiling": statistics.median(alone) / statistics.median(whole),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    p = params.load()
+    schedule = ScheduleConfig(p.schedule, p.timesteps, p.beta_start, p.beta_end, p.cosine_s)
+    unet = UNetConfig(
+        SIZE, CHANNELS, CLASSES, p.model.patch_size, p.model.base_channels, tuple(p.model.multipliers), p.model.res_blocks,
+        tuple(p.model.attention_resolutions), p.model.heads, p.model.dropout, p.model.time_width,
+    )
+    model = Denoiser(DenoiserConfig(unet, schedule, p.model.prediction, p.model.label_dropout))
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (10_000, CHANNELS, SIZE, SIZE), dtype=torch.uint8, generator=random)
+    trainer = Trainer(model, images, torch.randint(0, CLASSES, (10_000,), generator=random), p.train, 0, "cpu")
+    steps = trainer.run()
+    dtype = getattr(torch, device.precision(p.train.precision, torch.device("cpu")))
+
+    def inputs(count: int) -> tuple[Tensor, Tensor, Tensor]:
+        x = torch.randn(count, CHANNELS, SIZE, SIZE).to(memory_format=torch.channels_last)
+        return x, torch.full((count,), 500), torch.zeros(count, dtype=torch.long)
+
+    batch = p.train.batch_size
+    found = products(model.unet, *inputs(batch))
+    whole, alone = [], []
+    for _ in range(rounds):
+        whole.append(timed(lambda: next(steps), 10))
+        alone.append(ceiling(found, dtype, True, 5))
+    work = inputs(batch)
+    training = report(whole, alone, batch, flops(lambda: model(*work).sum().backward()))
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # each core draws batches of its own
+    batch, whole, alone = p.sample.batch_size, [], []
+    work, averaged = inputs(batch), trainer.averaged
+    averaged.precision = device.precision(p.sample.precision, torch.device("cpu"))
+    found = products(averaged.unet, *work)
+
+    def draw() -> None:
+        with torch.inference_mode():
+            averaged.predict_x0(*work)
+
+    for _ in range(rounds):
+        whole.append(timed(draw, 5))
+        alone.append(ceiling(found, getattr(torch, averaged.precision), False, 5))
+    torch.set_num_threads(threads)
+    sampling = report(whole, alone, batch, flops(draw)) | {"threads": 1}
+
+    result = describe("torch") | {
+        "rounds": rounds, "type": str(dtype).removeprefix("torch."), "training": training, "sampling": sampling
+    }
+    path = Path("benchmarks/results/arithmetic.json")
+    path.write_text(json.dumps(result, indent=2) + "\n")
+    print(path.read_text())
+
+
+if __name__ == "__main__":
+    main()
