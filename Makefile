@@ -50,6 +50,11 @@ benchmark: install  ## what the pipeline costs beside its work; our fid against 
 	python -m benchmarks.arithmetic
 	python -m benchmarks.fid
 
+.PHONY: audit
+audit: install  ## look the pinned versions up among known vulnerabilities (needs the network)
+	python -m pip install --quiet --constraint constraints.txt --group audit
+	pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
+
 .PHONY: clean
 clean:  ## remove .venv/, scratch files and caches of tools; data/ and DVC's cache stay
 	rm -rf $(VENV) .scratch .pytest_cache .ruff_cache

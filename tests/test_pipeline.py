@@ -481,5 +481,5 @@ def test_the_summary_shows_metrics_stages_and_pictures(copy):
 
 def test_make_help_lists_every_target():
     shown = run("make", "help", cwd=ROOT).stdout
-    for target in ("install", "run", "test", "lint", "clean", "samples", "benchmark", "help"):
+    for target in ("install", "run", "test", "lint", "clean", "samples", "benchmark", "soak", "audit", "help"):
         assert f"make {target}" in shown
