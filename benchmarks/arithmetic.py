@@ -1,11 +1,12 @@
-"""How much of training's and sampling's time goes into arithmetic that cannot be saved: convolutions and matrix products.
+"""How much of a training step's and a network evaluation's time goes into convolutions and matrix products.
 
     python -m benchmarks.arithmetic [--rounds 5]
 
 The ceiling is measured, not taken from a data sheet: every convolution, linear layer and attention product of the network
 of params.yaml runs alone, in the same shapes, types and memory order and on as many threads, forward (and backward for
 training), and the times add up. The share is that sum over the time that a whole step takes: 1 would mean that nothing but
-these products costs anything. Rounds take turns between both. Writes benchmarks/results/arithmetic.json.
+these products costs anything. An evaluation is of one batch on one core, as in sampling, which spends a little more on noise,
+solver and PNGs. Rounds take turns between both. Writes benchmarks/results/arithmetic.json.
 """
 
 from __future__ import annotations
@@ -32,22 +33,24 @@ from src.unet import SelfAttention, UNet, UNetConfig
 SIZE, CHANNELS, CLASSES = 28, 1, 10  # MNIST's
 
 
-def products(network: UNet, x: Tensor, t: Tensor, label: Tensor) -> list[tuple[Callable, list[Tensor]]]:
-    """Every convolution, linear layer and attention product that one pass of `network` takes: a function and its inputs."""
-    found: list[tuple[Callable, list[Tensor]]] = []
+def products(network: UNet, x: Tensor, t: Tensor, label: Tensor) -> list[tuple[Callable, list[Tensor], bool]]:
+    """Every convolution, linear layer and attention product that one pass of `network` takes: a function, its inputs, and
+    whether the first of them wants a gradient: images and times do not."""
+    found: list[tuple[Callable, list[Tensor], bool]] = []
+    first = (network.stem, network.time_embedding[0])
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         h = inputs[0]
         if isinstance(module, nn.Conv2d):
             weight = module.weight.detach().to(memory_format=torch.channels_last)
-            found.append((lambda a, w: F.conv2d(a, w, None, module.stride, module.padding), [h, weight]))
+            found.append((lambda a, w: F.conv2d(a, w, None, module.stride, module.padding), [h, weight], module not in first))
         elif isinstance(module, nn.Linear):
-            found.append((F.linear, [h, module.weight.detach()]))
+            found.append((F.linear, [h, module.weight.detach()], module not in first))
         else:
             B, C, H, W = h.shape
             q = torch.randn(B, module.heads, H * W, C // module.heads)
-            found.append((lambda q, k: q @ k.mT, [q, q.clone()]))
-            found.append((torch.matmul, [torch.rand(B, module.heads, H * W, H * W), q]))
+            found.append((lambda q, k: q @ k.mT, [q, q.clone()], True))
+            found.append((torch.matmul, [torch.rand(B, module.heads, H * W, H * W), q], True))
 
     kinds = (nn.Conv2d, nn.Linear, SelfAttention)
     hooks = [module.register_forward_pre_hook(note) for module in network.modules() if isinstance(module, kinds)]
@@ -67,16 +70,17 @@ def timed(work: Callable[[], object], repeats: int) -> float:
     return (time.perf_counter() - started) / repeats
 
 
-def ceiling(found: list[tuple[Callable, list[Tensor]]], dtype: torch.dtype, backward: bool, repeats: int) -> float:
+def ceiling(found: list[tuple[Callable, list[Tensor], bool]], dtype: torch.dtype, backward: bool, repeats: int) -> float:
     """Seconds that these products take alone, one after another."""
     total = 0.0
-    for function, values in found:
-        inputs = [value.detach().to(dtype).requires_grad_(backward) for value in values]
+    for function, values, first_too in found:
+        inputs = [value.detach().to(dtype) for value in values]
         if backward:
+            wanted = [value.requires_grad_() for value in (inputs if first_too else inputs[1:])]
             gradient = torch.randn_like(function(*inputs).detach())
 
-            def work(function=function, inputs=inputs, gradient=gradient) -> object:
-                return torch.autograd.grad(function(*inputs), inputs, gradient)
+            def work(function=function, inputs=inputs, wanted=wanted, gradient=gradient) -> object:
+                return torch.autograd.grad(function(*inputs), wanted, gradient)
         else:
             def work(function=function, inputs=inputs) -> object:
                 with torch.inference_mode():
@@ -145,10 +149,10 @@ def main() -> None:
         whole.append(timed(draw, 5))
         alone.append(ceiling(found, getattr(torch, averaged.precision), False, 5))
     torch.set_num_threads(threads)
-    sampling = report(whole, alone, batch, flops(draw)) | {"threads": 1}
+    evaluation = report(whole, alone, batch, flops(draw)) | {"threads": 1}
 
     result = describe("torch") | {
-        "rounds": rounds, "type": str(dtype).removeprefix("torch."), "training": training, "sampling": sampling
+        "rounds": rounds, "type": str(dtype).removeprefix("torch."), "training": training, "evaluation": evaluation
     }
     path = Path("benchmarks/results/arithmetic.json")
     path.write_text(json.dumps(result, indent=2) + "\n")

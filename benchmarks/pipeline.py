@@ -1,4 +1,4 @@
-"""What DVC and Python cost beside the work itself: nothing to do, one experiment, a stage's start.
+"""What the pipeline costs beside the work itself: nothing to do, DVC's part of an experiment, a stage's start.
 
     python -m benchmarks.pipeline [--rounds 5]
 
@@ -60,7 +60,7 @@ def main() -> None:
         "rounds": rounds, "repro_with_nothing_to_do_seconds": statistics.median(nothing),
         "stage_start_seconds": {stage: statistics.median(found) for stage, found in starts.items()},
         "experiments": experiments,
-        "experiment_overhead_seconds": statistics.mean(found["seconds"] - found["stages_seconds"] for found in experiments),
+        "dvc_seconds_beside_the_stages": statistics.mean(found["seconds"] - found["stages_seconds"] for found in experiments),
     }
     path = Path("benchmarks/results/pipeline.json")
     path.write_text(json.dumps(result, indent=2) + "\n")

@@ -118,9 +118,11 @@ def batches(
         torch.set_num_threads(cores)  # parts of which are one for all threads
 
 
-def draw(denoiser: Denoiser, sampler: Sampler, seed: int, count: int, labels: Tensor | None) -> Tensor:
+def draw(
+    denoiser: Denoiser, sampler: Sampler, seed: int, count: int, labels: Tensor | None, batch_size: int = 250
+) -> Tensor:
     """The finished images: uint8 (count, C, H, W)."""
-    return torch.cat([batch.images for batch in batches(denoiser, sampler, seed, count, labels)])
+    return torch.cat([batch.images for batch in batches(denoiser, sampler, seed, count, labels, batch_size)])
 
 
 def choose_labels(classes: list[int] | None, counts: list[int], seed: int, count: int) -> Tensor | None:

@@ -56,8 +56,7 @@ def decide(mode: str, ready_made: bool, images: int) -> Decision:
         return Decision(
             False,
             f"no GPU, and {images} images through Inception would take about {minutes:.0f} minutes on a two-core CPU; "
-            f"`dvc exp run -S fid.inception=always` does it all the same, and a file of mu and sigma named in "
-            f"fid.statistics saves the training images' part of it",
+            f"`dvc exp run -S fid.inception=always` does it all the same (fid.statistics saves the training images' part)",
         )
     try:
         fetch_weights()
@@ -139,9 +138,9 @@ def add(sums: MomentSums, network: Features, images: Tensor, batch_size: int) ->
         sums.add(network(batch.to(device)).cpu().numpy())
 
 
-def moments(network: Features, images: Tensor, batch_size: int) -> Moments:
-    """Moments of the features of such images."""
-    sums = MomentSums()
+def moments(network: Features, images: Tensor, batch_size: int, sums: MomentSums | None = None) -> Moments:
+    """Moments of the features of such images, together with those that `sums` had seen before."""
+    sums = sums or MomentSums()
     for batch in tqdm(images.split(batch_size), desc="Inception", unit="batch"):
         add(sums, network, batch, batch_size)
     return sums.moments()

@@ -40,8 +40,8 @@ Interval = Annotated[list[Float], Field(min_length=2, max_length=2), AfterValida
 
 def _sampler_exists(name: str) -> str:
     method, _, *eta = name.split()
-    if method == "ddim" and eta and float(eta[0]) > 1:
-        raise ValueError(f"expected an eta of at most 1 for ddim, found {name!r}")
+    if eta and float(eta[0]) > {"ddim": 1, "sde-dpmsolver++": 2}.get(method, 0):
+        raise ValueError(f"expected an eta of at most 1 for ddim, and none for ddpm and dpmsolver++, found {name!r}")
     return name
 
 

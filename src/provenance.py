@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from src import artifact
+from src.dataset import Dataset
 from src.errors import UserError
 
 REMEDY = "`dvc repro` brings them together"
@@ -33,6 +34,7 @@ def manifest(path: str | Path) -> dict:
     found = read(path, (
         "dataset", "dataset_fingerprint", "model", "pixels", "method", "steps", "spacing", "eta", "guidance", "autoguidance",
         "guidance_interval", "timesteps", "evaluations", "seed", "count", "schedule", "prediction", "classes", "labels",
+        "asked_classes", "asked_precision",
     ))
     labels, count = found["labels"], found["count"]
     if labels is not None and (not isinstance(labels, list) or len(labels) != count):
@@ -43,8 +45,13 @@ def manifest(path: str | Path) -> dict:
 def reference(path: str | Path) -> dict:
     """What the reference stage says of the real images that it measured."""
     return read(path, (
-        "dataset", "dataset_fingerprint", "images", "inception_images", "classifier", "moments", "features", "floors",
+        "dataset", "dataset_fingerprint", "images", "classifier", "moments", "features", "floors",
     ))
+
+
+def inception(path: str | Path) -> dict:
+    """What the reference stage says of the Inception moments of the real images; its `moments` is None where there are none."""
+    return read(path, ("images", "moments", "reference", "from", "floors"))
 
 
 def expect(what: str, found: object, expected: object, remedy: str = REMEDY) -> None:
@@ -60,13 +67,12 @@ def check_drawn(drawn: dict, real: dict, model: str | Path) -> None:
 
 
 def check_measured(
-    real: dict, classifier: str | Path, moments: str | Path, inception: str | Path | None = None,
-    features: str | Path | None = None,
+    real: dict, classifier: str | Path, moments: str | Path, features: str | Path | None = None, data: Dataset | None = None
 ) -> None:
     """See that the files given are those that the real images were measured with, and came out of it."""
     expect(f"{classifier}, which measured the real images", artifact.digest(classifier), real["classifier"])
     expect(f"{moments}, of the real images", artifact.digest(moments), real["moments"])
-    if inception is not None and real.get("inception"):
-        expect(f"{inception}, of the real images", artifact.digest(inception), real["inception"]["moments"])
+    if data is not None:
+        expect("the data set that is measured against", data.fingerprint, real["dataset_fingerprint"])
     if features is not None:
         expect(f"{features}, of the real images", artifact.digest(features), real["features"])

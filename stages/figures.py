@@ -15,14 +15,16 @@ from src.schedule import Schedule, ScheduleConfig
 def main() -> None:
     p = params.load()
     manifest = provenance.manifest("generated/manifest.json")
-    metrics = provenance.read("metrics/fid.json", ("model", "fd_digits", "fd_digits_floor_heldout"))
+    metrics = provenance.read("metrics/fid.json", ("model", "pixels", "fd_digits", "fd_digits_floor_heldout"))
     swept = provenance.read(
-        "metrics/sweep.json", ("images", "floor_heldout_sets", "fd_digits_floor_heldout", "fd_digits_floor_heldout_sd")
+        "metrics/sweep.json", ("model", "images", "floor_heldout_sets", "fd_digits_floor_heldout", "fd_digits_floor_heldout_sd")
     )
-    provenance.expect("metrics/fid.json, its model", metrics["model"], manifest["model"])
+    provenance.expect("metrics/fid.json, its images", metrics["pixels"], manifest["pixels"])
+    for name, of in (("fid", metrics), ("sweep", swept)):
+        provenance.expect(f"metrics/{name}.json, its model", of["model"], manifest["model"])
     data = f"{manifest['dataset']} ({manifest['dataset_fingerprint']}), model {manifest['model']}"
-    how = f"{manifest['method']}, {manifest['steps']} steps, {manifest['schedule']} schedule, "
-    how += f"guidance {manifest['guidance']:g}, autoguidance {manifest['autoguidance']:g}"
+    how = f"{manifest['method']}, {manifest['steps']} steps, {manifest['spacing']}, eta {manifest['eta']:g}, "
+    how += f"{manifest['schedule']} schedule, guidance {manifest['guidance']:g}, autoguidance {manifest['autoguidance']:g}"
     folder = Path("figures")
     folder.mkdir(exist_ok=True)
 

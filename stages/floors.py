@@ -1,4 +1,4 @@
-"""The floors: what real images score by every measure of the stage `quality`, since no score means anything without."""
+"""The floors: what real held-out images score by the measures of the stage `quality`, and training images by some of them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from src import classifier, dataset, device, frechet, neighbours, params, proven
 def main() -> None:
     p = params.load()
     reference = provenance.reference("reference/about.json")
-    provenance.check_measured(
-        reference, "models/classifier.safetensors", "reference/digits.npz", features="arrays/features.safetensors"
-    )
     data = dataset.load("arrays/dataset.safetensors")
+    provenance.check_measured(
+        reference, "models/classifier.safetensors", "reference/digits.npz", "arrays/features.safetensors", data
+    )
     real = load_file("arrays/features.safetensors")
     moments, drawn = frechet.load("reference/digits.npz", classifier.FEATURES), real["drawn"]
 
@@ -32,4 +32,5 @@ def main() -> None:
         heldout["class_shares"] = scores.shares(recognised, data.classes).tolist()
         other = classifier.fit(data.images[drawn], data.labels[drawn], p.classifier, device.best(), "classifier on fewer images")
         train["cas"] = classifier.accuracy(other, data.heldout_images, data.heldout_labels)
-    reports.write_json("arrays/floors.json", data.describe() | {"heldout": heldout, "train": train})
+    how = {"features": reference["features"], "neighbours": p.quality.neighbours, "seed": p.quality.seed}
+    reports.write_json("arrays/floors.json", data.describe() | how | {"heldout": heldout, "train": train})

@@ -16,11 +16,13 @@ def main() -> None:
     p = params.load()
     manifest, reference = provenance.manifest("generated/manifest.json"), provenance.reference("reference/about.json")
     provenance.check_drawn(manifest, reference, "models/model.safetensors")
-    provenance.check_measured(
-        reference, "models/classifier.safetensors", "reference/digits.npz", features="arrays/features.safetensors"
-    )
     data = dataset.load("arrays/dataset.safetensors")
-    real, floors = load_file("arrays/features.safetensors"), provenance.read("arrays/floors.json", ("heldout", "train"))
+    provenance.check_measured(
+        reference, "models/classifier.safetensors", "reference/digits.npz", "arrays/features.safetensors", data
+    )
+    how = {"features": reference["features"], "neighbours": p.quality.neighbours, "seed": p.quality.seed}
+    real, floors = load_file("arrays/features.safetensors"), provenance.read("arrays/floors.json", (*how, "heldout", "train"))
+    provenance.expect("arrays/floors.json, how it was measured", {key: floors[key] for key in how}, how)
     generated = images.read("generated_images", manifest["count"], data.image_size, manifest["pixels"])
     generated = generated[:, : data.channels].contiguous()
     labels = None if manifest["labels"] is None else torch.tensor(manifest["labels"])
@@ -30,7 +32,10 @@ def main() -> None:
     features = classifier.features(model, generated)
     moments = frechet.load("reference/digits.npz", classifier.FEATURES)
     found = scores.scores(features, real["train"][real["drawn"]], moments, p.quality.neighbours, p.quality.seed)
-    metrics = data.describe() | {"images": len(generated), "images_floor_heldout": floors["heldout"]["images"]}
+    metrics = data.describe() | {
+        "images": len(generated), "images_floor_heldout": floors["heldout"]["images"], "model": manifest["model"],
+        "pixels": manifest["pixels"],
+    }
     for name, value in found.items():
         metrics |= {name: value, f"{name}_floor_heldout": floors["heldout"][name]}
     del metrics["fd_digits"], metrics["fd_digits_floor_heldout"]  # metrics/fid.json has them

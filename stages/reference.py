@@ -22,35 +22,42 @@ def main() -> None:
     drawn = torch.randperm(len(train), generator=generator(0, "floor"))
     drawn = drawn[: max(2, min(10_000, len(drawn) // 2))]  # of few images half: all of them would be at distance zero
     save_tensors("arrays/features.safetensors", {"train": train, "heldout": heldout, "drawn": drawn})
+    frechet.caution("fd_digits and its floors", min(len(train), len(heldout), len(drawn)), classifier.FEATURES)
     digits = frechet.moments(train.numpy())
     frechet.save(digits, "reference/digits.npz")
     floors = {
         name: {"images": len(some), "fd_digits": frechet.distance(frechet.moments(some.numpy()), digits)}
         for name, some in (("heldout", heldout), ("train", train[drawn]))
     }
-    about = data.describe() | {
+    reports.write_json("reference/about.json", data.describe() | {
         "images": len(train), "classifier": artifact.digest("models/classifier.safetensors"),
         "moments": artifact.digest("reference/digits.npz"), "features": artifact.digest("arrays/features.safetensors"),
-    }
+        "floors": floors,
+    })
 
-    real, source, seen = None, "training images", len(train) + len(heldout) + len(drawn)
-    if p.fid.statistics:
-        source = str(Path("statistics") / p.fid.statistics)
-        real, seen = frechet.load(source, inception.DIMS), len(heldout) + len(drawn)
+    statistics = Path("statistics") / p.fid.statistics if p.fid.statistics else None
+    real = frechet.load(statistics, inception.DIMS) if statistics else None
+    seen = len(heldout) + (len(drawn) if statistics else len(train))
     decision = inception.decide(p.fid.inception, ready_made=False, images=seen)
+    deep = {}
     if decision.compute:
-        network = inception.load().to(device.best())
-        if real is None:
-            real = inception.moments(network, data.images, p.fid.batch_size)
-        for name, some in (("heldout", data.heldout_images), ("train", data.images[drawn])):
-            floors[name]["fid"] = frechet.distance(inception.moments(network, some, p.fid.batch_size), real)
+        network, sums = inception.load().to(device.best()), frechet.MomentSums()
+        few = min(seen - len(heldout), len(heldout), len(drawn))
+        frechet.caution("fid and its floors", few, inception.DIMS)
+        some = inception.moments(network, data.images[drawn], p.fid.batch_size, sums)
+        if real is None:  # of the drawn ones and all others
+            others = torch.ones(len(train), dtype=torch.bool)
+            others[drawn] = False
+            real = inception.moments(network, data.images[others], p.fid.batch_size, sums)
+        heldout_moments = inception.moments(network, data.heldout_images, p.fid.batch_size)
+        deep = {"heldout": frechet.distance(heldout_moments, real), "train": frechet.distance(some, real)}
     else:
-        print(f"reference: {'no Inception moments' if real is None else 'no floors of fid'}: {decision.why}", file=sys.stderr)
+        print(f"reference: {'no floors of fid' if real else 'no Inception moments'}: {decision.why}", file=sys.stderr)
+    about = {"images": seen, "moments": None, "reference": None, "from": None, "floors": deep}  # `images` it has seen, or would
     if real is not None:
         frechet.save(real, "reference/inception.npz")
-        moments = artifact.digest("reference/inception.npz")
-        about["inception"] = {
-            "from": source, "reference": artifact.digest(source) if p.fid.statistics else moments, "moments": moments,
-            "images": None if p.fid.statistics else len(train),
-        }
-    reports.write_json("reference/about.json", about | {"inception_images": seen, "floors": floors})
+        about["moments"] = about["reference"] = artifact.digest("reference/inception.npz")
+        about["from"] = "training images"
+        if statistics:
+            about |= {"from": str(statistics), "reference": artifact.digest(statistics)}
+    reports.write_json("reference/inception.json", about)

@@ -69,6 +69,7 @@ def main() -> None:
             "evaluations": sampler.evaluations(model), "precision": model.precision,
             "seed": p.sample.seed, "count": p.sample.count,
             "schedule": model.config.schedule.name, "prediction": model.config.prediction,
+            "asked_classes": p.sample.classes, "asked_precision": p.sample.precision,
             "classes": unet.classes, "labels": None if labels is None else labels.tolist(),
         },
     )

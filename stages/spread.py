@@ -17,15 +17,17 @@ NAMES = (
 def main() -> None:
     p = params.load()
     reference = provenance.reference("reference/about.json")
+    data = dataset.load("arrays/dataset.safetensors")
     provenance.check_measured(
-        reference, "models/classifier.safetensors", "reference/digits.npz", features="arrays/features.safetensors"
+        reference, "models/classifier.safetensors", "reference/digits.npz", "arrays/features.safetensors", data
     )
-    first = provenance.read("metrics/fid.json", ("fd_digits", "accuracy", "model", "classifier"))
+    first = provenance.read("metrics/fid.json", ("fd_digits", "accuracy", "model", "pixels", "classifier"))
     provenance.expect("models/model.safetensors", artifact.digest("models/model.safetensors"), first["model"])
     provenance.expect("models/classifier.safetensors", reference["classifier"], first["classifier"])
-    first |= provenance.read("metrics/quality.json", NAMES[2:])
+    others = provenance.read("metrics/quality.json", ("pixels", *NAMES[2:]))
+    provenance.expect("metrics/quality.json, its images", others["pixels"], first["pixels"])
+    first |= others
 
-    data = dataset.load("arrays/dataset.safetensors")
     real = load_file("arrays/features.safetensors")
     real, moments = real["train"][real["drawn"]], frechet.load("reference/digits.npz", classifier.FEATURES)
     instrument, _ = classifier.load("models/classifier.safetensors")
@@ -36,7 +38,7 @@ def main() -> None:
     for seed in tqdm(range(p.sample.seed + 1, p.sample.seed + p.spread.seeds), desc="spread", unit="seed"):
         counts = about["class_counts"] if model.conditional else []
         labels = drawing.choose_labels(p.sample.classes, counts, seed, p.sample.count)
-        images = drawing.draw(model, sampler, seed, p.sample.count, labels)
+        images = drawing.draw(model, sampler, seed, p.sample.count, labels, p.sample.batch_size)
         features = classifier.features(instrument, images)
         found = scores.scores(features, real, moments, p.quality.neighbours, p.quality.seed)
         found |= {"accuracy": classifier.recognised(instrument, features, labels), "broken": strokes.broken(images), "cas": None}
@@ -45,7 +47,7 @@ def main() -> None:
             found["cas"] = classifier.accuracy(other, data.heldout_images, data.heldout_labels)
         rows.append({"seed": seed} | {name: found[name] for name in NAMES})
     reports.write_csv("plots/spread.csv", rows)
-    metrics = data.describe() | {"images": p.sample.count, "seeds": len(rows)}
+    metrics = data.describe() | {"model": first["model"], "images": p.sample.count, "seeds": len(rows)}
     for name in NAMES:
         values = [row[name] for row in rows if row[name] is not None]
         metrics[f"{name}_mean"] = statistics.mean(values) if values else None

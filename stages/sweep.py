@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from src import classifier, device, drawing, frechet, params, provenance, reports, scores, strokes
+from src import artifact, classifier, device, drawing, frechet, params, provenance, reports, scores, strokes
 from src.randomness import generator
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     p = params.load()
     real = provenance.reference("reference/about.json")
     provenance.check_measured(
-        real, "models/classifier.safetensors", "reference/digits.npz", features="arrays/features.safetensors"
+        real, "models/classifier.safetensors", "reference/digits.npz", "arrays/features.safetensors"
     )
     model, about = drawing.open_model("models/model.safetensors", p.sweep.precision)
     provenance.expect("models/model.safetensors, its data set", about["dataset_fingerprint"], real["dataset_fingerprint"])
@@ -51,7 +51,8 @@ def main() -> None:
     reports.write_json(
         "metrics/sweep.json",
         {key: about[key] for key in ("dataset", "dataset_fingerprint")} | {
-            "images": p.sweep.count, "best_sampler": best["sampler"], "best_steps": best["steps"],
+            "model": artifact.digest("models/model.safetensors"), "images": p.sweep.count,
+            "best_sampler": best["sampler"], "best_steps": best["steps"],
             "best_evaluations": best["evaluations"], "best_fd_digits": best["fd_digits"], "floor_heldout_sets": len(floors),
             "fd_digits_floor_heldout": statistics.mean(floors) if floors else None,
             "fd_digits_floor_heldout_sd": statistics.stdev(floors) if len(floors) > 1 else None,

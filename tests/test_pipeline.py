@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -9,14 +10,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from src import classifier, dataset, denoiser, frechet, images, inception
+from src.files import save_tensors
 from stages import fid as fid_stage
 from stages import reference as reference_stage
 from stages.__main__ import NAMES
@@ -168,7 +172,8 @@ def test_training_that_was_stopped_goes_on_where_it_was(copy, number, resumed_af
 
 
 SIGNALLED_IN_STEP_25 = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started the tests in the background
 from src import trainer
 from stages.__main__ import main
 number, take = int(sys.argv.pop()), trainer.Trainer._take
@@ -257,7 +262,7 @@ def test_a_clone_samples_measures_and_draws_without_data_or_training(copy, tmp_p
     run("dvc", "push", cwd=copy)
     commit(copy)
     pushed = [path for path in (copy / "dvc-remote").rglob("*") if path.is_file()]
-    assert len(pushed) == 5  # model, classifier, reference/ (its list and two files): no data, no arrays, no samples
+    assert len(pushed) == 6  # model, classifier, reference/ (its list and three files): no data, no arrays, no samples
     clone = tmp_path / "clone"
     run("git", "clone", "--quiet", str(copy), str(clone), cwd=tmp_path)
     run("dvc", "pull", "models/model.safetensors", "models/classifier.safetensors", "reference/", cwd=clone)
@@ -332,6 +337,46 @@ def test_other_moments_are_not_measured_against(copy):
     for stage in ("floors", "fid", "quality", "spread", "sweep"):
         done = run("python", "-m", "stages", stage, cwd=copy, check=False)
         assert done.returncode == 1 and "reference/digits.npz, of the real images: found" in done.stderr
+
+
+@pytest.mark.parametrize("stage, name", [
+    ("quality", "arrays/features.safetensors"), ("sweep", "arrays/features.safetensors"),
+    ("floors", "arrays/dataset.safetensors"), ("spread", "arrays/dataset.safetensors"),
+    ("quality", "arrays/floors.json"), ("spread", "metrics/quality.json"),
+    ("figures", "metrics/sweep.json"),
+])
+def test_what_belongs_to_other_images_is_not_measured_with(copy, stage, name):
+    path = copy / name
+    content = path.read_bytes()
+    path.unlink()
+    if name == "arrays/dataset.safetensors":
+        (copy / "other.safetensors").write_bytes(content)
+        data = dataset.load(copy / "other.safetensors")
+        dataset.save(dataclasses.replace(data, fingerprint="0" * 12, images=data.images.clone()), path)
+    elif name == "arrays/features.safetensors":
+        save_tensors(path, {"train": torch.zeros(9, 128), "heldout": torch.zeros(9, 128), "drawn": torch.arange(4)})
+    else:
+        found = json.loads(content)
+        path.write_text(json.dumps({key: "0" * 12 if key in ("features", "pixels", "model") else found[key] for key in found}))
+    done = run("python", "-m", "stages", stage, cwd=copy, check=False)
+    assert done.returncode == 1 and ": found" in done.stderr and ", expected" in done.stderr
+    assert "Traceback" not in done.stderr and "dvc repro" in done.stderr
+
+
+def test_the_fid_stage_holds_no_more_images_than_a_batch(copy, monkeypatch):
+    held, most = [], []
+
+    def stream(folder, count, side):
+        for batch in read(folder, count, batch_size=10, side=side):
+            held.append(weakref.ref(batch))
+            most.append(sum(reference() is not None for reference in held))
+            yield batch
+
+    read = images.stream
+    monkeypatch.setattr(images, "stream", stream)
+    monkeypatch.chdir(copy)
+    fid_stage.main()
+    assert len(held) == 15 and max(most) <= 2  # one that is measured, one that is read
 
 
 def test_copies_of_training_images_are_found_out(copy):
@@ -417,8 +462,8 @@ def test_ready_made_statistics_take_the_place_of_the_real_images(copy):
 
     np.savez(copy / "statistics/mnist.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     set_params(copy, {"fid": {"statistics": "mnist.npz", "inception": "never"}})
-    assert set(ran(run("dvc", "repro", cwd=copy))) >= {"reference", "fid"}
-    assert json.loads((copy / "reference/about.json").read_text())["inception"]["from"] == "statistics/mnist.npz"
+    assert ran(run("dvc", "repro", cwd=copy)) == ["reference", "fid"]  # nothing else measures by Inception
+    assert json.loads((copy / "reference/inception.json").read_text())["from"] == "statistics/mnist.npz"
     np.savez(copy / "statistics/mnist.npz", mu=np.zeros(64), sigma=np.eye(64))
     done = run("dvc", "repro", cwd=copy, check=False)
     assert done.returncode != 0 and "statistics/mnist.npz: found mu (64,)" in done.stderr
@@ -427,11 +472,10 @@ def test_ready_made_statistics_take_the_place_of_the_real_images(copy):
 @pytest.mark.parametrize("statistics", [None, "mnist.npz"])
 def test_inception_sees_each_real_image_once_and_the_floors_are_measured(copy, monkeypatch, statistics):
     import numpy as np
-    import torch
 
     seen = []
 
-    def moments(network, some, batch_size):
+    def moments(network, some, batch_size, sums=None):
         seen.append(len(some))
         return frechet.Moments(np.full(2048, float(len(some))), np.eye(2048))
 
@@ -441,10 +485,10 @@ def test_inception_sees_each_real_image_once_and_the_floors_are_measured(copy, m
         monkeypatch.setattr(inception, name, value)
     monkeypatch.chdir(copy)
     reference_stage.main()
-    assert seen == ([] if statistics else [1618]) + [179, 809]
-    floors = json.loads((copy / "reference/about.json").read_text())["floors"]
-    assert floors["heldout"]["fid"] == pytest.approx(2048 * (1618 - 179) ** 2)
-    assert floors["train"]["fid"] == pytest.approx(2048 * (1618 - 809) ** 2)
+    assert seen == ([809, 179] if statistics else [809, 809, 179])  # half of the few training images, the others, held-out
+    floors = json.loads((copy / "reference/inception.json").read_text())["floors"]
+    expected = 1618 if statistics else 809  # what stands for the moments of the training images
+    assert floors == pytest.approx({"heldout": 2048 * (expected - 179) ** 2, "train": 2048 * (expected - 809) ** 2})
 
 
 def test_fid_by_the_stages_equals_what_pytorch_fid_prints(copy, weights, monkeypatch):
