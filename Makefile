@@ -36,7 +36,7 @@ test: install  ## run the tests (those on MNIST only where MNIST_MIRROR is set)
 	python -m pytest
 
 .PHONY: soak
-soak: install  ## kill every stage at 20 random moments and compare what comes out in the end (hours)
+soak: install  ## kill every stage at 20 random moments and compare what comes out in the end (long)
 	python -m tools.soak
 
 .PHONY: lint
@@ -44,9 +44,8 @@ lint: install  ## check the code's form
 	ruff check .
 
 .PHONY: benchmark
-benchmark: install  ## what the pipeline costs beside its work; our fid against others' on generated_images/ (45 minutes)
+benchmark: install  ## share of arithmetic in our time; our fid against others' on generated_images/ (40 minutes)
 	python -m pip install --quiet --constraint constraints.txt --group benchmark
-	python -m benchmarks.pipeline
 	python -m benchmarks.arithmetic
 	python -m benchmarks.fid
 
