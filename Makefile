@@ -37,7 +37,7 @@ test: install  ## run the tests (those on MNIST only where MNIST_MIRROR is set)
 
 .PHONY: soak
 soak: install  ## kill every stage at 20 random moments and compare what comes out in the end (long)
-	python -m tools.soak
+	python -m tools.soak --report benchmarks/results/soak.json
 
 .PHONY: lint
 lint: install  ## check the code's form

@@ -1,13 +1,15 @@
-"""`python -m tools.soak [--kills 20] [--stages train sample ...] [--seed 0]`: kill stages at random moments, and compare.
+"""`python -m tools.soak [--kills 20] [--stages train sample ...] [--seed 0] [--report FILE]`: kill stages, and compare.
 
-In a copy of this repository with the embedded digits and little training. Every stage is run by DVC, killed (SIGKILL,
-SIGTERM or SIGINT, to DVC and the stage at once), run again, as often as asked; its outputs must have the hashes that they
-had when nothing disturbed it. Prints kills, resumed runs and mismatches by stage; exits with 1 if there are mismatches.
+In a copy of this repository with the embedded digits and little training. Every stage is run by DVC, killed at a random
+moment (SIGKILL, SIGTERM or SIGINT, to DVC and the stage at once), run again, as often as asked; its outputs must have the
+hashes that they had when nothing disturbed it. Prints kills, resumed runs and mismatches by stage, and writes them to the
+report; exits with 1 if there are mismatches.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -21,10 +23,11 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.machine import describe
 from stages.__main__ import NAMES
 
 SETTINGS = {
-    "train": {"steps": 60, "evaluate_interval": 20, "sample_interval": 20, "checkpoint_interval": 5, "warmup_steps": 5},
+    "train": {"steps": 150, "evaluate_interval": 50, "sample_interval": 50, "checkpoint_interval": 5, "warmup_steps": 5},
     "sample": {"count": 600, "batch_size": 50, "steps": 10},
     "classifier": {"epochs": 2},
     "spread": {"seeds": 2},
@@ -65,16 +68,18 @@ def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict
     started = time.monotonic()
     run(folder, *again)
     length, expected = time.monotonic() - started, hashes(folder, stage)
-    found = {"kills": 0, "resumed": 0, "mismatches": 0}
-    for _ in range(kills):
+    found = {"kills": 0, **{name.name: 0 for name in SIGNALS}, "resumed": 0, "mismatches": 0}
+    while found["kills"] < kills:
         process = subprocess.Popen(
             again, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
         try:
             process.wait(chance.uniform(0, length))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, chance.choice(SIGNALS))
+            chosen = chance.choice(SIGNALS)
+            os.killpg(process.pid, chosen)
             found["kills"] += 1
+            found[chosen.name] += 1
             process.wait()
             wait_for_group(process.pid)
         found["resumed"] += "resuming after" in run(folder, *again)
@@ -99,20 +104,24 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="of each stage")
     parser.add_argument("--stages", nargs="*", choices=NAMES, default=NAMES)
     parser.add_argument("--seed", type=int, default=0, help="of the moments and signals")
+    parser.add_argument("--report", type=Path, help="JSON file to write what was found to")
     asked = parser.parse_args()
     chance = random.Random(asked.seed)
-    table = Table("stage", "kills", "resumed", "mismatches")
-    mismatches = 0
+    found = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "soak"
         prepare(folder)
         for stage in asked.stages:
-            found = disturb(folder, stage, asked.kills, chance)
-            print(f"{stage}: {found}", flush=True)
-            table.add_row(stage, *map(str, found.values()))
-            mismatches += found["mismatches"]
+            found[stage] = disturb(folder, stage, asked.kills, chance)
+            print(f"{stage}: {found[stage]}", flush=True)
+            if asked.report:
+                report = {"seed": asked.seed, "stages": found} | describe("dvc", "torch")
+                asked.report.write_text(json.dumps(report, indent=2) + "\n")
+    table = Table("stage", *next(iter(found.values())))
+    for stage, counts in found.items():
+        table.add_row(stage, *map(str, counts.values()))
     Console().print(table)
-    return 1 if mismatches else 0
+    return 1 if any(counts["mismatches"] for counts in found.values()) else 0
 
 
 if __name__ == "__main__":
