@@ -31,6 +31,11 @@ samples: install  ## without data or training: fetch the committed model, draw, 
 	dvc repro --single-item --force sample fid figures
 	@python -m tools.summary
 
+.PHONY: demo
+demo: install  ## draw digits in the browser with the committed model or your own, step by step
+	@test -f models/model.safetensors || dvc pull --quiet models/model.safetensors
+	streamlit run app.py
+
 .PHONY: test
 test: install  ## run the tests (those on MNIST only where MNIST_MIRROR is set)
 	python -m pytest

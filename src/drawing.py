@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
@@ -19,7 +18,7 @@ from src.dataset import to_pixels
 from src.denoiser import Denoiser
 from src.errors import UserError
 from src.params import Sample
-from src.samplers import ImageNoise, Method, Step, draw_classes, sample
+from src.samplers import EVERYWHERE, ImageNoise, Method, Step, draw_classes, sample
 from src.schedule import Spacing
 
 
@@ -34,21 +33,26 @@ class Sampler:
     guidance: float = 1.0
     guidance_interval: tuple[float, float] | None = None
     autoguidance: float = 1.0
+    autoguidance_interval: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, settings: Sample, denoiser: Denoiser) -> Sampler:
         """What params.yaml asks for in `sample`, without guidance where the model has no classes."""
         return cls(
             settings.method, settings.steps, settings.spacing, settings.eta, settings.guidance if denoiser.conditional else 1.0,
-            settings.guidance_interval, settings.autoguidance,
+            settings.guidance_interval, settings.autoguidance, settings.autoguidance_interval,
         )
 
     def evaluations(self, denoiser: Denoiser) -> int:
         """How often a network sees each image: once a step, and once more for each kind of guidance that acts there."""
         log_snr = denoiser.schedule.log_snr[denoiser.schedule.sampling_timesteps(self.steps, self.spacing)]
-        low, high = self.guidance_interval or (-math.inf, math.inf)
-        guided = int(((log_snr >= low) & (log_snr <= high)).sum())
-        return self.steps + guided * ((self.guidance != 1.0 and denoiser.conditional) + (self.autoguidance != 1.0))
+
+        def within(interval: tuple[float, float] | None) -> int:
+            low, high = interval or EVERYWHERE
+            return int(((log_snr >= low) & (log_snr <= high)).sum())
+
+        by_class = within(self.guidance_interval) if self.guidance != 1.0 and denoiser.conditional else 0
+        return self.steps + by_class + (within(self.autoguidance_interval) if self.autoguidance != 1.0 else 0)
 
 
 def open_model(path: str | Path, precision: Literal["auto", "float32", "bfloat16"]) -> tuple[Denoiser, dict]:
@@ -66,7 +70,8 @@ def walk(denoiser: Denoiser, sampler: Sampler, seed: int, numbers: range, labels
     label = None if labels is None else labels[numbers[0] - 1 : numbers[-1]].to(device)
     return sample(
         denoiser, noise, denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing), sampler.method, sampler.eta,
-        sampler.guidance, sampler.autoguidance, sampler.guidance_interval or (-math.inf, math.inf), label,
+        sampler.guidance, sampler.guidance_interval or EVERYWHERE, sampler.autoguidance,
+        sampler.autoguidance_interval or EVERYWHERE, label,
     )
 
 

@@ -113,8 +113,9 @@ class Sample(Section):
     spacing: Literal["leading", "trailing", "logsnr"]
     eta: Annotated[Float, Field(ge=0, le=2)]
     guidance: NotNegative
-    autoguidance: NotNegative
     guidance_interval: Interval | None
+    autoguidance: NotNegative
+    autoguidance_interval: Interval | None
     classes: Annotated[list[Index], Field(min_length=1)] | None
     count: Annotated[int, Field(ge=2, le=99_999)]
     batch_size: Count
@@ -155,8 +156,9 @@ class Sweep(Section):
     samplers: Annotated[list[SamplerName], Field(min_length=1)]
     steps: Annotated[list[Count], Field(min_length=1)]
     guidance: NotNegative
-    autoguidance: NotNegative
     guidance_interval: Interval | None
+    autoguidance: NotNegative
+    autoguidance_interval: Interval | None
     count: Annotated[int, Field(ge=2)]
     precision: Precision
     seed: Index

@@ -32,9 +32,9 @@ def read(path: str | Path, keys: tuple[str, ...]) -> dict:
 def manifest(path: str | Path) -> dict:
     """What the sample stage says of the images that it drew."""
     found = read(path, (
-        "dataset", "dataset_fingerprint", "model", "pixels", "method", "steps", "spacing", "eta", "guidance", "autoguidance",
-        "guidance_interval", "timesteps", "evaluations", "seed", "count", "schedule", "prediction", "classes", "labels",
-        "asked_classes", "asked_precision",
+        "dataset", "dataset_fingerprint", "model", "pixels", "method", "steps", "spacing", "eta", "guidance", "guidance_interval",
+        "autoguidance", "autoguidance_interval", "timesteps", "evaluations", "seed", "count", "schedule", "prediction", "classes",
+        "labels", "asked_classes", "asked_precision",
     ))
     labels, count = found["labels"], found["count"]
     if labels is not None and (not isinstance(labels, list) or len(labels) != count):

@@ -19,6 +19,7 @@ from src.randomness import generator
 
 Method = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
 ETA = {"ddpm": 1.0, "dpmsolver++": 0.0}  # methods that are another at this share of fresh noise
+EVERYWHERE = (-math.inf, math.inf)  # the log-SNR of all timesteps
 
 
 @dataclass(frozen=True)
@@ -60,20 +61,21 @@ def sample(
     method: Method,
     eta: float = 0.0,
     guidance: float = 1.0,
+    guidance_interval: tuple[float, float] = EVERYWHERE,
     autoguidance: float = 1.0,
-    guidance_interval: tuple[float, float] = (-math.inf, math.inf),
+    autoguidance_interval: tuple[float, float] = EVERYWHERE,
     label: Tensor | None = None,
     clip: bool = True,
 ) -> Iterator[Step]:
     """Walk `timesteps` (strictly descending) from noise to a clean image, yielding each step before it is taken.
 
     `noise` gives x_T at its first call and the noise of each stochastic step at later ones. `clip` bounds each predicted x0
-    to [-1, 1] before it is used further. Guidance of either kind (see Denoiser.predict_x0) acts where the log-SNR lies in
-    `guidance_interval` (Kynkaanniemi et al. 2024): elsewhere it costs variety, and evaluations, for nothing. `eta` is how
-    much fresh noise comes into a step of ddim and sde-dpmsolver++: 1 is the reverse diffusion's own, and the most for ddim, above
-    1 old noise makes way for new faster than that (the family of Xue et al. 2023, "SA-Solver", tau^2 there). ddpm is ddim
-    with eta 1: the same posterior (Song et al. 2021, "Denoising Diffusion Implicit Models", section 4.1), which also
-    defines it for fewer steps than it was trained with. dpmsolver++ is sde-dpmsolver++ with eta 0.
+    to [-1, 1] before it is used further. Guidance of each kind (see Denoiser.predict_x0) acts where the log-SNR lies in its
+    interval (Kynkaanniemi et al. 2024): elsewhere it costs variety, and evaluations, for nothing. `eta` is how much fresh noise
+    comes into a step of ddim and sde-dpmsolver++: 1 is the reverse diffusion's own, and the most for ddim, above 1 old noise
+    makes way for new faster than that (the family of Xue et al. 2023, "SA-Solver", tau^2 there). ddpm is ddim with eta 1: the
+    same posterior (Song et al. 2021, "Denoising Diffusion Implicit Models", section 4.1), which also defines it for fewer steps
+    than it was trained with. dpmsolver++ is sde-dpmsolver++ with eta 0.
     """
     if method not in get_args(Method):
         raise UserError(f"sample.method: expected one of {', '.join(get_args(Method))}, found {method!r}")
@@ -82,8 +84,10 @@ def sample(
     x_t, previous = noise(), None
     for i, t in enumerate(timesteps):
         with torch.inference_mode():
-            guided = guidance_interval[0] <= float(denoiser.schedule.log_snr[t]) <= guidance_interval[1]
-            x0 = denoiser.predict_x0(x_t, t, label, guidance, autoguidance) if guided else denoiser.predict_x0(x_t, t, label)
+            log_snr = float(denoiser.schedule.log_snr[t])
+            by_class = guidance if guidance_interval[0] <= log_snr <= guidance_interval[1] else 1.0
+            by_guide = autoguidance if autoguidance_interval[0] <= log_snr <= autoguidance_interval[1] else 1.0
+            x0 = denoiser.predict_x0(x_t, t, label, by_class, by_guide)
             if clip:
                 x0 = x0.clamp(-1, 1)
         yield Step(t, x_t, x0)

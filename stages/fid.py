@@ -60,7 +60,10 @@ def main() -> None:
 
 def check_settings(asked: params.Sample, manifest: dict) -> None:
     """See that the images were drawn as params.yaml asks. Raises UserError that names the key."""
-    names = ["method", "steps", "spacing", "eta", "autoguidance", "guidance_interval", "seed", "count", "classes", "precision"]
+    names = [
+        "method", "steps", "spacing", "eta", "guidance_interval", "autoguidance", "autoguidance_interval", "seed", "count",
+        "classes", "precision",
+    ]
     found = manifest | {"classes": manifest["asked_classes"], "precision": manifest["asked_precision"]}
     for name in names + ["guidance"] * (manifest["classes"] > 0):  # without classes there is none
         wanted = getattr(asked, name)

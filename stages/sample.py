@@ -64,7 +64,8 @@ def main() -> None:
         {key: about[key] for key in ("dataset", "dataset_fingerprint")} | {
             "model": model_digest, "pixels": digest.hex(),
             "method": sampler.method, "steps": sampler.steps, "spacing": sampler.spacing, "eta": sampler.eta,
-            "guidance": sampler.guidance, "autoguidance": sampler.autoguidance, "guidance_interval": sampler.guidance_interval,
+            "guidance": sampler.guidance, "guidance_interval": sampler.guidance_interval,
+            "autoguidance": sampler.autoguidance, "autoguidance_interval": sampler.autoguidance_interval,
             "timesteps": model.schedule.sampling_timesteps(sampler.steps, sampler.spacing),
             "evaluations": sampler.evaluations(model), "precision": model.precision,
             "seed": p.sample.seed, "count": p.sample.count,

@@ -37,7 +37,8 @@ def main() -> None:
         for steps in tqdm(p.sweep.steps, desc=name, unit="setting"):
             guidance = p.sweep.guidance if model.conditional else 1.0
             sampler = drawing.Sampler(
-                method, steps, spacing, float(eta[0]) if eta else 0.0, guidance, p.sweep.guidance_interval, p.sweep.autoguidance
+                method, steps, spacing, float(eta[0]) if eta else 0.0, guidance, p.sweep.guidance_interval,
+                p.sweep.autoguidance, p.sweep.autoguidance_interval,
             )
             started = time.perf_counter()
             images = drawing.draw(model, sampler, p.sweep.seed, p.sweep.count, labels)

@@ -59,7 +59,8 @@ def main() -> None:
             progress.took(step)
             if step.step == guide_step:
                 progress.guide = copy.deepcopy(trainer.averaged.unet.state_dict())
-            bar.set_postfix(loss=f"{step.loss:.4f}", refresh=False)
+            rate = (bar.format_dict["rate"] or 0) * settings.batch_size
+            bar.set_postfix({"loss": f"{step.loss:.4f}", "images/s": f"{rate:.0f}"}, refresh=False)
             last = step.step == settings.steps
             if step.step % p.train.evaluate_interval == 0 or last:
                 levels = loss_by_noise_level(trainer.averaged, data.heldout_images, data.heldout_labels, p.seed)

@@ -67,10 +67,10 @@ def test_images_do_not_depend_on_the_number_of_cores():
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
-@pytest.mark.parametrize("autoguidance", [1.0, 1.5])
+@pytest.mark.parametrize("autoguidance, other", [(1.0, None), (1.5, None), (1.5, (-2.0, 0.0)), (1.5, (100.0, 200.0))])
 @pytest.mark.parametrize("guidance, interval", [(1.0, (-4.0, 2.0)), (1.5, (-4.0, 2.0)), (1.5, None), (1.5, (100.0, 200.0))])
-def test_evaluations_are_those_that_the_network_sees(guidance, interval, autoguidance):
-    model, sampler, seen = denoiser(), Sampler("ddim", 10, "trailing", 0.0, guidance, interval, autoguidance), []
+def test_evaluations_are_those_that_the_network_sees(guidance, interval, autoguidance, other):
+    model, sampler, seen = denoiser(), Sampler("ddim", 10, "trailing", 0.0, guidance, interval, autoguidance, other), []
     model.guide = copy.deepcopy(model.unet)
     for network in (model.unet, model.guide):
         network.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
@@ -79,12 +79,15 @@ def test_evaluations_are_those_that_the_network_sees(guidance, interval, autogui
 
 
 def test_guidance_outside_its_interval_changes_nothing():
-    model, labels = denoiser(), torch.arange(4)
-    plain, off, on = (
-        draw(model, Sampler("ddim", 5, "trailing", 0.0, guidance, interval, autoguidance), 0, 4, labels)
-        for guidance, autoguidance, interval in ((1.0, 1.0, None), (3.0, 2.0, (100.0, 200.0)), (3.0, 1.0, None))
+    model, labels, nowhere = denoiser(), torch.arange(4), (100.0, 200.0)
+    model.guide = denoiser(base_channels=8, time_width=16).unet
+    torch.nn.init.zeros_(next(model.guide.parameters()))
+    plain, off, by_class, by_guide = (
+        draw(model, Sampler("ddim", 5, "trailing", 0.0, *settings), 0, 4, labels)
+        for settings in ((), (3.0, nowhere, 2.0, nowhere), (3.0, None, 2.0, nowhere), (3.0, nowhere, 2.0, None))
     )
-    assert torch.equal(plain, off) and not torch.equal(plain, on)
+    assert torch.equal(plain, off)
+    assert not torch.equal(plain, by_class) and not torch.equal(plain, by_guide) and not torch.equal(by_class, by_guide)
 
 
 def test_classes_are_cycled_drawn_or_absent():
@@ -101,10 +104,11 @@ def test_classes_that_the_model_does_not_have_are_refused(classes, counts):
 
 
 def test_the_sampler_of_the_parameters_guides_where_there_are_classes(params):
-    asked = params.sample.model_copy(update={"guidance": 1.7, "autoguidance": 1.3})
+    asked = params.sample.model_copy(update={"guidance": 1.7, "autoguidance": 1.3, "autoguidance_interval": [-2, 0]})
     guided = Sampler.of(asked, denoiser())
     assert (guided.method, guided.steps, guided.eta) == (asked.method, asked.steps, asked.eta)
-    assert (guided.guidance, guided.autoguidance, guided.guidance_interval) == (1.7, 1.3, asked.guidance_interval)
+    assert (guided.guidance, guided.guidance_interval) == (1.7, asked.guidance_interval)
+    assert (guided.autoguidance, guided.autoguidance_interval) == (1.3, [-2, 0])
     assert Sampler.of(asked, denoiser(classes=0)).guidance == 1.0
 
 

@@ -131,7 +131,7 @@ def test_the_stochastic_solver_without_noise_is_dpm_solver(prediction):
     model, _ = both(prediction, "cosine", DDIMScheduler)
     timesteps = model.schedule.sampling_timesteps(9, "logsnr")
     *_, plain = sample(model, Draws(1), timesteps, "dpmsolver++", guidance=2.0, guidance_interval=(-3.0, 1.0), label=LABEL)
-    *_, none = sample(model, Draws(1), timesteps, "sde-dpmsolver++", 0.0, 2.0, 1.0, (-3.0, 1.0), LABEL)
+    *_, none = sample(model, Draws(1), timesteps, "sde-dpmsolver++", 0.0, 2.0, (-3.0, 1.0), label=LABEL)
     torch.testing.assert_close(none.x0, plain.x0, rtol=1e-9, atol=1e-9)
 
 

@@ -1,0 +1,191 @@
+"""The demo in a real browser: Debian's Chromium, headless, over playwright. Screenshots go to .scratch/screenshots/."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+from playwright.sync_api import Page, expect, sync_playwright
+
+from tests.conftest import ROOT, clone_into, run
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SCREENSHOTS = ROOT / ".scratch" / "screenshots"
+
+pytestmark = [
+    pytest.mark.browser, pytest.mark.slow,
+    pytest.mark.skipif(BROWSER is None, reason="wants a browser: chromium in the path"),
+]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    """`make demo`, but for the installation, in a fresh clone with the committed model."""
+    clone = clone_into(tmp_path_factory.mktemp("browser") / "clone")
+    run("dvc", "pull", "--quiet", "models/model.safetensors", cwd=clone)
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(
+        [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)], cwd=clone,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+    )
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield f"http://localhost:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=BROWSER, args=flags)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(browser, address):
+    """Opens the demo in a window of this size and theme; afterwards nothing was in its console, nothing left this machine."""
+    contexts, troubles = [], []
+
+    def watch(page: Page) -> None:
+        page.on("console", lambda message: message.type == "error" and troubles.append(message.text))
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("request", lambda sent: sent.url.startswith((address, "data:", "blob:")) or troubles.append(sent.url))
+
+    def open_page(width: int = 1280, height: int = 900, theme: str = "light") -> Page:
+        contexts.append(browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme))
+        page = contexts[-1].new_page()
+        watch(page)
+        page.goto(address)
+        expect(images(page)).to_be_visible(timeout=60_000)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert troubles == []
+
+
+def images(page: Page):
+    return page.locator('[data-testid="stImage"] img')
+
+
+def where(page: Page):
+    return page.locator(".where")
+
+
+def shot(page: Page, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    page.wait_for_timeout(300)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+
+def downloaded(page: Page, button: str) -> Image.Image:
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button).click()
+    return Image.open(io.BytesIO(Path(download.value.path()).read_bytes()))
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_slider_walks_from_noise_to_digits(opened, theme, params):
+    page = opened(theme=theme)
+    expect(where(page)).to_contain_text("Finished")
+    finished = images(page).get_attribute("src")
+    assert finished.endswith(".png")
+    slider = page.get_by_test_id("stMain").get_by_role("slider")
+    top = images(page).bounding_box()
+    slider.focus()
+    slider.press("Home")
+    expect(where(page)).to_contain_text("t = 999")
+    shot(page, f"noise_{theme}")
+    for _ in range(params.sample.steps // 2):
+        slider.press("ArrowRight")
+    expect(where(page)).to_contain_text(f"step {params.sample.steps // 2 + 1} of")
+    page.get_by_role("radio", name="predicted image").click()
+    shot(page, f"halfway_{theme}")
+    assert images(page).bounding_box() == top  # nothing has jumped
+    slider.focus()
+    slider.press("End")
+    expect(where(page)).to_contain_text("Finished")
+    assert images(page).evaluate("image => getComputedStyle(image).imageRendering") == "pixelated"
+    expect(images(page)).to_have_attribute("src", finished)
+
+
+def test_animation_and_picture_are_downloaded(opened, params):
+    page = opened()
+    with downloaded(page, "GIF") as animation:
+        frames = [np.asarray(frame.convert("L")) for frame in ImageSequence.Iterator(animation)]
+    assert len(frames) == params.sample.steps + 1
+    assert np.median(frames[0]) > 60 > 20 > np.median(frames[-1])  # grey noise at first, black background in the end
+    with downloaded(page, "PNG") as picture:
+        assert picture.size == (1120, 1120)  # ten by ten, each pixel 4 x 4
+        pixels = np.asarray(picture)
+        assert (pixels[::4, ::4].repeat(4, 0).repeat(4, 1) == pixels).all()
+
+
+def test_a_number_is_drawn_on_a_phone(opened):
+    page = opened(width=390, height=844)
+    page.get_by_test_id("stExpandSidebarButton").click()
+    page.get_by_role("radio", name="A number").click()
+    page.get_by_test_id("stTextInputField").fill("31")
+    page.get_by_test_id("stTextInputField").press("Enter")
+    page.get_by_test_id("stSidebarCollapseButton").get_by_role("button").click()
+    expect(images(page)).to_be_visible()
+    page.wait_for_function("document.querySelector('[data-testid=\"stImage\"] img').naturalWidth == 56")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390  # nothing sticks out
+    shot(page, "number_phone")
+
+
+def test_two_samplers_stand_side_by_side(opened):
+    page = opened(width=1400)
+    page.get_by_text("Compare with another").click()
+    expect(images(page)).to_have_count(2, timeout=60_000)
+    left, right = (images(page).nth(i).bounding_box() for i in range(2))
+    assert left["y"] == right["y"] and left["x"] + left["width"] <= right["x"]
+    slider = page.get_by_test_id("stMain").get_by_role("slider")
+    slider.focus()
+    slider.press("Home")
+    expect(where(page).nth(1)).to_contain_text("Pure noise")
+    expect(where(page).nth(0)).to_contain_text("Pure noise")
+    shot(page, "compare")
+    expect(images(page).nth(1)).to_have_attribute("src", images(page).nth(0).get_attribute("src"))  # the same noise
+
+
+def test_two_visitors_do_not_disturb_each_other(opened):
+    one = opened()
+    undisturbed = images(one).get_attribute("src")
+    other = opened()
+    other.get_by_role("button", name="Another", exact=True).click()
+    one.reload()
+    expect(images(one)).to_be_visible(timeout=60_000)
+    expect(images(one)).to_have_attribute("src", undisturbed)
+    other.wait_for_function(f"document.querySelector('[data-testid=\"stImage\"] img').src.indexOf('{undisturbed}') < 0")
+
+
+def test_other_machines_cannot_connect(address):
+    port = int(address.rsplit(":", 1)[1])
+    found = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), port, type=socket.SOCK_STREAM)}
+    for host in found:
+        if not host.startswith("127.") and host != "::1":
+            with pytest.raises(OSError), socket.create_connection((host, port), timeout=2):
+                pass

@@ -1,0 +1,176 @@
+"""The demo's page, without a browser: what its widgets ask for is drawn, kept and shown."""
+
+import re
+import shutil
+
+import pytest
+import streamlit as st
+import torch
+from streamlit.testing.v1 import AppTest
+
+from src import denoiser as denoisers
+from src import trajectory
+from tests.conftest import ROOT, denoiser
+
+ABOUT = {"dataset": "own", "dataset_fingerprint": "0" * 12, "class_counts": [1] * 10}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where the demo runs: parameters, and a small model with a guide."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "models").mkdir()
+    model = denoiser()
+    model.guide = denoiser(base_channels=8).unet
+    denoisers.save(model, tmp_path / "models" / "model.safetensors", ABOUT)
+    monkeypatch.chdir(tmp_path)
+    st.cache_resource.clear()
+    return tmp_path
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The walks that were computed, as (sampler, seed, labels)."""
+    walks, compute = [], trajectory.compute
+
+    def counted(model, sampler, seed, count, labels, progress):
+        walks.append((sampler, seed, None if labels is None else labels.tolist()))
+        return compute(model, sampler, seed, count, labels, progress)
+
+    monkeypatch.setattr(trajectory, "compute", counted)
+    return walks
+
+
+def start() -> AppTest:
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    assert not page.exception and not page.error
+    return page
+
+
+def where(page: AppTest) -> str:
+    return " ".join(element.proto.body for element in page.get("html") if 'class="where"' in element.proto.body)
+
+
+def test_the_page_opens_on_finished_images_of_every_class(folder, computed, params):
+    page = start()
+    ((sampler, seed, labels),) = computed
+    assert (sampler.method, sampler.steps, sampler.eta) == (params.sample.method, params.sample.steps, params.sample.eta)
+    assert seed == 0 and labels == [c for c in range(10) for _ in range(10)]
+    assert "Finished" in where(page) and page.button(key="next").disabled and not page.button(key="previous").disabled
+
+
+def test_leafing_through_the_steps_computes_nothing(folder, computed, params):
+    page, steps = start(), params.sample.steps
+    key, seen = f"position_{steps}", [where(page)]
+    page.slider(key=key).set_value(0).run()
+    assert "Pure noise" in where(page) and "t = 999" in where(page)
+    for i in range(1, steps):
+        page.button(key="next").click().run()
+        assert f"step {i + 1} of {steps}" in where(page) and page.session_state[key] == i
+        seen.append(where(page))
+    page.button(key="previous").click().run()
+    page.segmented_control(key="view").set_value("x0").run()
+    assert len(computed) == 1 and len(set(seen)) == steps and not page.exception
+
+
+def test_the_timestep_and_noise_level_shown_are_those_of_the_schedule(folder, params):
+    page, schedule = start(), denoiser().schedule
+    timesteps = schedule.sampling_timesteps(params.sample.steps, params.sample.spacing)
+    page.slider(key=f"position_{params.sample.steps}").set_value(5).run()
+    sigma = float((1 - schedule.alpha_bar[timesteps[5]]).sqrt())
+    assert f"t = {timesteps[5]}<br>" in where(page) and f"σ = {sigma:.4f}" in where(page)
+    assert f"log-SNR = −{-float(schedule.log_snr[timesteps[5]]):.2f}" in where(page)
+
+
+def test_a_number_is_drawn_digit_by_digit(folder, computed):
+    page = start()
+    page.segmented_control(key="kind").set_value("A number").run()
+    page.text_input(key="number").set_value("1984").run()
+    page.slider(key="rows").set_value(2).run()
+    assert [labels for _, _, labels in computed[1:]] == [[2, 0, 2, 6], [1, 9, 8, 4], [1, 9, 8, 4] * 2]
+    page.text_input(key="number").set_value("../7").run()
+    assert "expected digits" in page.error[0].value and not page.exception
+
+
+def test_one_class_sampler_seed_and_count_are_as_chosen(folder, computed):
+    page = start()
+    page.segmented_control(key="kind").set_value("One class").run()
+    page.selectbox(key="class").set_value(7).run()
+    page.slider(key="count").set_value(3).run()
+    page.number_input(key="seed").set_value(11).run()
+    page.selectbox(key="first_method").set_value("ddim").run()
+    page.slider(key="first_steps").set_value(4).run()
+    page.slider(key="first_eta_ddim").set_value(0.3).run()
+    page.slider(key="first_guidance").set_value(2.0).run()
+    sampler, seed, labels = computed[-1]
+    assert (sampler.method, sampler.steps, sampler.eta, sampler.guidance) == ("ddim", 4, 0.3, 2.0)
+    assert seed == 11 and labels == [7] * 3 and not page.exception
+    before = len(computed)
+    page.slider(key="first_guidance").set_value(1.1).run()
+    page.slider(key="first_guidance").set_value(2.0).run()
+    assert len(computed) == before  # both had been drawn before
+
+
+def test_another_seed_is_another_image_and_the_same_seed_the_same(folder, computed):
+    page = start()
+    page.button(key="another").click().run()
+    assert [seed for _, seed, _ in computed] == [0, page.session_state["seed"]] and page.session_state["seed"] != 0
+    first, second = (list(page.session_state["walks"].values())[i].x_t for i in (0, 1))
+    again = start()
+    assert torch.equal(next(iter(again.session_state["walks"].values())).x_t, first) and not torch.equal(first, second)
+
+
+def test_two_samplers_are_compared_from_the_same_noise(folder, computed):
+    page = start()
+    page.toggle(key="compare").set_value(True).run()
+    page.slider(key="second_steps").set_value(5).run()
+    (one, _, labels), (other, _, same) = computed[0], computed[-1]
+    assert one.method != other.method and other.steps == 5 and labels == same
+    first, *_, last = page.session_state["walks"].values()
+    assert torch.equal(first.x_t[0], last.x_t[0]) and not torch.equal(first.x_t[-1], last.x_t[-1])
+    page.slider(key=f"position_{one.steps}").set_value(0).run()
+    assert where(page).count("Pure noise") == 2 and not page.exception
+
+
+def test_two_models_are_compared_by_the_names_of_their_files(folder, computed):
+    denoisers.save(denoiser(schedule="linear", prediction="epsilon"), folder / "models" / "linear.safetensors", ABOUT)
+    (folder / "models" / "classifier.safetensors").write_bytes(b"no denoiser")
+    page = start()
+    assert page.selectbox(key="first_model").options == ["linear", "model"] and page.selectbox(key="first_model").value == "model"
+    page.toggle(key="compare").set_value(True).run()
+    page.selectbox(key="second_model").set_value("linear").run()
+    assert not page.exception and not page.error
+    keys = list(page.session_state["walks"])
+    assert keys[0][0] == "model" and keys[-1][0] == "linear"
+
+
+def test_only_some_walks_are_kept(folder, computed):
+    page = start()
+    for seed in range(1, 9):
+        page.number_input(key="seed").set_value(seed).run()
+    assert len(page.session_state["walks"]) == 6 and len(computed) == 9
+
+
+def test_without_a_model_the_page_says_how_to_get_one(folder):
+    (folder / "models" / "model.safetensors").unlink()
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    assert not page.exception and "dvc pull models/model.safetensors" in page.info[0].value and "make run" in page.info[0].value
+
+
+def test_a_damaged_model_is_named(folder):
+    (folder / "models" / "model.safetensors").write_bytes(b"damaged")
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    assert not page.exception and "models/model.safetensors: damaged" in page.error[0].value
+
+
+def test_a_model_without_classes_has_nothing_to_choose(folder, computed):
+    denoisers.save(denoiser(classes=0), folder / "models" / "model.safetensors", ABOUT | {"class_counts": []})
+    page = start()
+    assert computed[0][2] is None and not [s for s in page.slider if s.key == "first_guidance"]
+    assert not [c for c in page.get("button_group") if c.key == "kind"]
+
+
+def test_the_demo_listens_to_this_machine_alone_and_tells_nobody():
+    config = (ROOT / ".streamlit" / "config.toml").read_text()
+    assert re.search('^address = "localhost"$', config, re.MULTILINE)
+    assert re.search("^gatherUsageStats = false$", config, re.MULTILINE)
