@@ -36,6 +36,14 @@ demo: install  ## draw digits in the browser with the committed model or your ow
 	@test -f models/model.safetensors || dvc pull --quiet models/model.safetensors
 	streamlit run app.py
 
+.PHONY: report
+report: install  ## one HTML page of what was run, measured and drawn, with the experiments: report/report.html
+	dvc repro --single-item --force report
+
+.PHONY: submission
+submission: install  ## check generated_images/ against a course's checklist, and zip it: submission/
+	@python -m tools.submission
+
 .PHONY: test
 test: install  ## run the tests (those on MNIST only where MNIST_MIRROR is set)
 	python -m pytest

@@ -13,7 +13,7 @@ import numpy as np
 import streamlit as st
 from PIL import Image
 
-from src import drawing, params, trajectory
+from src import drawing, params, pictures, trajectory
 from src.denoiser import Denoiser
 from src.errors import UserError
 from src.request import MOST_GUIDANCE, MOST_IMAGES, MOST_SEED, MOST_STEPS, Request
@@ -142,18 +142,18 @@ def sampler_and_model(
             most = 1.0 if method == "ddim" else 2.0
             usual = 0.0 if method == "ddim" else min(settings.eta, most)
             eta = st.slider(
-                "Fresh noise (eta)", 0.0, most, usual, 0.1, key=f"{key}_eta_{method}", help="1: as much as the reverse "
+                "Fresh noise (eta)", 0.0, most, usual, 0.05, key=f"{key}_eta_{method}", help="1: as much as the reverse "
                 "diffusion has; 0: none, the image follows from the first noise alone",
             )
         guidance = autoguidance = 1.0
         if model.conditional and model.config.label_dropout:
             guidance = st.slider(
-                "Guidance to the class", 0.0, MOST_GUIDANCE, settings.guidance, 0.1, key=f"{key}_guidance",
+                "Guidance to the class", 0.0, MOST_GUIDANCE, settings.guidance, 0.05, key=f"{key}_guidance",
                 help="1: none; more: surer digits, less variety; 0: the class is not told",
             )
         if model.guide is not None:
             autoguidance = st.slider(
-                "Away from the early self", 0.0, MOST_GUIDANCE, settings.autoguidance, 0.1, key=f"{key}_autoguidance",
+                "Away from the early self", 0.0, MOST_GUIDANCE, settings.autoguidance, 0.05, key=f"{key}_autoguidance",
                 help="autoguidance: 1: none; more: away from what the model drew early in its training",
             )
         within = st.toggle(
@@ -239,17 +239,17 @@ def leaf_through(panels: list[tuple[str, Trajectory, int]]) -> None:
             if len(panels) > 1:
                 st.markdown(f"**{name}**")
             st.html(f'<div class="where" data-position="{i}">{where(found, i)}</div>')
-            picture, width = trajectory.png(states[i], columns, 1), "stretch" if columns > 5 else columns * 112
+            picture, width = pictures.png(states[i], columns, 1), "stretch" if columns > 5 else columns * 112
             st.image(picture, width=width, output_format="PNG")  # the browser enlarges it; as JPEG it would be smeared
             scale = max(1, 1120 // (columns * side))
             file = f"digits_{view}_step_{i}"
             with st.container(horizontal=True):
                 st.download_button(
-                    "PNG", lambda s=states, i=i, c=columns, k=scale: trajectory.png(s[i], c, k), f"{file}.png", "image/png",
+                    "PNG", lambda s=states, i=i, c=columns, k=scale: pictures.png(s[i], c, k), f"{file}.png", "image/png",
                     key=f"png_{name}", on_click="ignore", icon=":material/download:", help="this picture, enlarged",
                 )
                 st.download_button(
-                    "GIF", lambda s=states, c=columns, k=-(-scale // 2): trajectory.gif(s, c, k), f"digits_{view}.gif",
+                    "GIF", lambda s=states, c=columns, k=-(-scale // 2): pictures.gif(s, c, k), f"digits_{view}.gif",
                     "image/gif", key=f"gif_{name}", on_click="ignore", icon=":material/animation:", help="all steps, animated",
                 )
 

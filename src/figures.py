@@ -5,6 +5,8 @@ Holds no sampling and no measuring: what is drawn here was computed elsewhere.
 
 from __future__ import annotations
 
+import textwrap
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -17,13 +19,15 @@ from torch import Tensor
 
 from src.schedule import Schedule
 
+COLUMN, PAGE = 3.4, 7.0  # inches: widths of a column and of the text in a paper of two columns, where figures keep their size
 BLUE, ORANGE = "#2f5d8a", "#d9822b"
 COLOURS = (BLUE, ORANGE, "#4f8a4b", "#9b4f8a", "#7a7a7a", "#b8a12f")
 
 plt.rcParams.update(
     {
-        "font.size": 9, "axes.titlesize": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-        "grid.alpha": 0.25, "legend.frameon": False, "svg.hashsalt": "fixed", "figure.constrained_layout.use": True,
+        "font.size": 8, "axes.titlesize": 8, "figure.titlesize": 9, "axes.spines.top": False, "axes.spines.right": False,
+        "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False, "svg.hashsalt": "fixed",
+        "figure.constrained_layout.use": True,
     }
 )
 
@@ -37,7 +41,14 @@ def _show(axis: plt.Axes, image: Tensor) -> None:
 
 def _note(figure: Figure, text: str) -> None:
     """The line at the foot of every figure that says whose numbers these are."""
-    figure.supxlabel(text, fontsize=7, color="0.4")
+    letters = int(figure.get_figwidth() * 72 / 3.2)  # of 6 points, about half as wide as high
+    lines = [line for part in text.split("\n") for line in textwrap.wrap(part, letters)]
+    figure.supxlabel("\n".join(lines), fontsize=6, color="0.4")
+
+
+def _close(figure: Figure) -> None:
+    """Set images close together: half the usual space between them."""
+    figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
 
 
 def evenly(count: int, columns: int) -> list[int]:
@@ -52,9 +63,11 @@ def reverse_process(states: Tensor, timesteps: list[int | None], rows: int, colu
     None for the finished ones.
     """
     chosen, rows = evenly(len(states), columns), min(rows, states.shape[1])
-    figure, axes = plt.subplots(rows, columns, figsize=(0.72 * columns, 0.72 * rows + 0.7), squeeze=False)
+    side = COLUMN / columns
+    figure, axes = plt.subplots(rows, columns, figsize=(COLUMN, side * rows + 0.6), squeeze=False)
+    _close(figure)
     for j, s in enumerate(chosen):
-        axes[0, j].set_title("$x_0$" if timesteps[s] is None else f"$t={timesteps[s]}$", fontsize=8)
+        axes[0, j].set_title("$x_0$" if timesteps[s] is None else f"$t={timesteps[s]}$", fontsize=7)
         for i in range(rows):
             _show(axes[i, j], states[s, i])
     figure.suptitle(title)
@@ -73,8 +86,9 @@ def samples_by_class(images: Tensor, labels: Tensor | None, classes: int, per_cl
     else:
         present = [c for c in range(classes) if (labels == c).any()]
         rows, names = [images[labels == c][:per_class] for c in present], [str(c) for c in present]
-    size = (0.5 * per_class + 0.4, 0.5 * len(rows) + 0.7)
+    size = (COLUMN, COLUMN / (per_class + 0.6) * len(rows) + 0.6)
     figure, axes = plt.subplots(len(rows), per_class, figsize=size, squeeze=False)
+    _close(figure)
     for name, row, line in zip(names, rows, axes, strict=True):
         for axis in line:
             axis.set_axis_off()
@@ -86,20 +100,36 @@ def samples_by_class(images: Tensor, labels: Tensor | None, classes: int, per_cl
     return figure
 
 
-def learning_curve(curve: pd.DataFrame, loss_name: str, note: str) -> Figure:
-    """Training and held-out loss over optimiser steps; columns step, train_loss, heldout_loss."""
-    figure, axis = plt.subplots(figsize=(5.2, 3.2))
-    axis.plot(curve["step"], curve["train_loss"], color=BLUE, label="training (mean since last row)")
-    axis.plot(curve["step"], curve["heldout_loss"], color=ORANGE, label="held-out, averaged weights")
-    axis.set(xlabel="optimiser step", ylabel=f"mean squared error of {loss_name}", title="Learning curve", yscale="log")
-    axis.legend()
+def learning_curve(curve: pd.DataFrame, loss_name: str, timesteps: int, note: str) -> Figure:
+    """Training and held-out loss over optimiser steps, and the held-out loss in each range of t.
+
+    Columns step, train_loss, heldout_loss and heldout_level_0, _1 ..., from the least noise to the most.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.5))
+    left.plot(curve["step"], curve["train_loss"], color=BLUE, label="training (mean since last row)")
+    left.plot(curve["step"], curve["heldout_loss"], color=ORANGE, label="held-out, averaged weights")
+    left.set(ylabel=f"mean squared error of {loss_name}", title="Learning curve")
+    levels = [name for name in curve.columns if name.startswith("heldout_level_")]
+    for i, name in enumerate(levels):
+        start, end = (k * timesteps // len(levels) for k in (i, i + 1))
+        colour = plt.get_cmap("viridis")(0.95 * i / max(len(levels) - 1, 1))
+        right.plot(curve["step"], curve[name], color=colour, linewidth=1, label=f"$t$ {start} to {end - 1}")
+    right.set(title="Held-out, by noise level")
+    for axis in (left, right):
+        axis.set(xlabel="optimiser step", yscale="log")
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
+        axis.tick_params(axis="y", which="minor", labelsize=6)
+        axis.yaxis.set_minor_locator(plt.LogLocator(subs=(2, 5)))
+    left.legend(fontsize=7)
+    right.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
     _note(figure, note)
     return figure
 
 
 def loss_by_noise_level(levels: pd.DataFrame, loss_name: str, note: str) -> Figure:
     """Held-out loss of the finished model in ranges of t; columns t_from, t_to, loss."""
-    figure, axis = plt.subplots(figsize=(5.2, 3.2))
+    figure, axis = plt.subplots(figsize=(COLUMN, 2.3))
     middle, width = (levels["t_from"] + levels["t_to"]) / 2, levels["t_to"] - levels["t_from"]
     axis.bar(middle, levels["loss"], width=0.9 * width, color=BLUE)
     axis.set(
@@ -116,7 +146,7 @@ def quality_over_steps(sweep: pd.DataFrame, floor: tuple[float, float] | None, n
     Columns sampler, evaluations, images_per_second, fd_digits, broken; `floor` is mean and standard deviation of the distance
     of as many real held-out images, where there are enough.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(9.6, 3.4))
+    figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.8))
     for (name, rows), colour in zip(sweep.groupby("sampler", sort=False), COLOURS, strict=False):
         style = {"color": colour, "label": name, "marker": "o", "markersize": 3.5}
         axes[0].plot(rows["evaluations"], rows["fd_digits"], **style)
@@ -124,7 +154,7 @@ def quality_over_steps(sweep: pd.DataFrame, floor: tuple[float, float] | None, n
         axes[2].plot(rows["evaluations"], 100 * rows["broken"], **style)
     for axis in axes:
         axis.set_xscale("log")
-        axis.xaxis.set_major_locator(plt.MaxNLocator(5))
+        axis.xaxis.set_major_locator(plt.MaxNLocator(4))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("")
     for axis in axes[:2]:
@@ -135,11 +165,11 @@ def quality_over_steps(sweep: pd.DataFrame, floor: tuple[float, float] | None, n
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter("{x:g}")
-        axis.tick_params(axis="y", which="minor", labelsize=7)
+        axis.tick_params(axis="y", which="minor", labelsize=6)
     axes[0].set(xlabel="network evaluations per image", ylabel="fd_digits", title="Quality over evaluations")
     axes[1].set(xlabel="seconds per 1,000 images", ylabel="fd_digits", title="Quality over time")
     axes[2].set(xlabel="network evaluations per image", ylabel="images in pieces, %", title="Broken strokes")
-    axes[0].legend(fontsize=6)
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=7, ncols=3, loc="outside upper center")
     _note(figure, note)
     return figure
 
@@ -165,7 +195,7 @@ def closest_pairs(generated: Tensor, real: Tensor, distances: list[float], note:
 
 def schedules(by_name: dict[str, Schedule], used: str, note: str) -> Figure:
     """The noise schedules side by side: what is left of the image, and log-SNR, over t / T."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.1))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.5))
     for (name, schedule), colour in zip(by_name.items(), (BLUE, ORANGE), strict=True):
         label = f"{name} (used)" if name == used else name
         time = np.arange(len(schedule)) / len(schedule)

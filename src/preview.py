@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from src.dataset import to_pixels
 from src.denoiser import Denoiser
+from src.pictures import tile
 from src.samplers import ImageNoise, sample
-
-
-def tile(images: Tensor, columns: int, scale: int = 1) -> Image.Image:
-    """uint8 images (N, C, H, W) row by row in one picture, each pixel enlarged to scale x scale, never smoothed."""
-    N, C, H, W = images.shape
-    rows = -(-N // columns)
-    canvas = torch.zeros(rows * columns, C, H, W, dtype=torch.uint8)
-    canvas[:N] = images
-    picture = canvas.view(rows, columns, C, H, W).permute(0, 3, 1, 4, 2).reshape(rows * H, columns * W, C)
-    picture = picture.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
-    return Image.fromarray(np.ascontiguousarray(picture.expand(-1, -1, 3).numpy()))
 
 
 def preview(denoiser: Denoiser, seed: int, rows: int = 8, steps: int = 10) -> Image.Image:

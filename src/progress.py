@@ -31,7 +31,7 @@ class Progress:
         """One more row of the curve, of the weights `averaged`, whose held-out loss by noise level is `levels`."""
         loss = float(levels.mean())
         row = {"step": step.step, "train_loss": sum(self.losses) / len(self.losses), "heldout_loss": loss, "lr": step.lr}
-        self.curve.append(row)
+        self.curve.append(row | {f"heldout_level_{i}": float(level) for i, level in enumerate(levels)})
         self.levels, self.losses = levels, []
         if self.best is None or levels.mean() < self.best["levels"].mean():
             self.best = {"step": step.step, "levels": levels, "weights": copy.deepcopy(averaged.unet.state_dict())}

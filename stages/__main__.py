@@ -17,7 +17,8 @@ import warnings
 from pathlib import Path
 
 NAMES = (
-    "unpack", "classifier", "reference", "floors", "train", "sample", "fid", "quality", "spread", "sweep", "bound", "figures"
+    "unpack", "classifier", "reference", "floors", "train", "sample", "fid", "quality", "spread", "sweep", "bound", "figures",
+    "report",
 )
 MENDABLE = {
     errno.ENOENT: "`dvc repro` makes what is missing, or `git checkout` brings it back: do so",

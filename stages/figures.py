@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from src import figures, images, params, provenance
+from src import figures, images, params, pictures, provenance
 from src.schedule import Schedule, ScheduleConfig
 
 
@@ -24,7 +24,10 @@ def main() -> None:
         provenance.expect(f"metrics/{name}.json, its model", of["model"], manifest["model"])
     data = f"{manifest['dataset']} ({manifest['dataset_fingerprint']}), model {manifest['model']}"
     how = f"{manifest['method']}, {manifest['steps']} steps, {manifest['spacing']}, eta {manifest['eta']:g}, "
-    how += f"{manifest['schedule']} schedule, guidance {manifest['guidance']:g}, autoguidance {manifest['autoguidance']:g}"
+    how += f"{manifest['schedule']} schedule, " + ", ".join(
+        f"{name} {manifest[name]:g}{' in ' + str(manifest[f'{name}_interval']) if manifest[f'{name}_interval'] else ''}"
+        for name in ("guidance", "autoguidance")
+    )
     folder = Path("figures")
     folder.mkdir(exist_ok=True)
 
@@ -37,6 +40,8 @@ def main() -> None:
         states, [*manifest["timesteps"], None], p.figures.process_images, p.figures.process_steps,
         "The reverse process, from noise to image", f"{data}\n{how}",
     ))
+    moving = states[:, : p.figures.process_images]
+    (folder / "reverse_process.gif").write_bytes(pictures.gif(moving, moving.shape[1], -(-80 // moving.shape[-1])))
     generated = images.read("generated_images", manifest["count"], pixels=manifest["pixels"])
     labels = None if manifest["labels"] is None else torch.tensor(manifest["labels"])
     scores = f"fd_digits {metrics['fd_digits']:.2f} (real held-out images: {metrics['fd_digits_floor_heldout']:.2f})"
@@ -45,7 +50,8 @@ def main() -> None:
         "Generated images, not selected" if labels is None else "Generated images by class, not selected",
         f"{data}\n{how}\n{scores}",
     ))
-    save("learning_curve", figures.learning_curve(pd.read_csv("plots/learning_curve.csv"), manifest["prediction"], data))
+    curve = pd.read_csv("plots/learning_curve.csv")
+    save("learning_curve", figures.learning_curve(curve, manifest["prediction"], p.timesteps, data))
     levels = pd.read_csv("plots/loss_by_noise_level.csv")
     save("loss_by_noise_level", figures.loss_by_noise_level(levels, manifest["prediction"], data))
     sweep = pd.read_csv("plots/quality_over_steps.csv")

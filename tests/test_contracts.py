@@ -58,7 +58,7 @@ def keys_read(source: Path) -> set[str]:
 
 
 def imports(source: Path, seen: set[str]) -> set[str]:
-    """Files of src/ that `source` imports, directly or not."""
+    """Files of src/ and tools/ that `source` imports, directly or not."""
     for node in ast.walk(ast.parse(source.read_text())):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -67,7 +67,7 @@ def imports(source: Path, seen: set[str]) -> set[str]:
             names = [alias.name for alias in node.names]
         for name in names:
             path = name.replace(".", "/") + ".py"
-            if name.startswith("src.") and (ROOT / path).exists() and path not in seen:
+            if name.startswith(("src.", "tools.")) and (ROOT / path).exists() and path not in seen:
                 seen.add(path)
                 imports(ROOT / path, seen)
     return seen
@@ -75,7 +75,7 @@ def imports(source: Path, seen: set[str]) -> set[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_declares_the_very_keys_it_reads(stage):
-    assert keys_read(ROOT / f"stages/{stage}.py") == set(STAGES[stage]["params"])
+    assert keys_read(ROOT / f"stages/{stage}.py") == set(STAGES[stage].get("params", []))
 
 
 def test_nothing_but_the_stages_reads_params_yaml():
@@ -84,7 +84,7 @@ def test_nothing_but_the_stages_reads_params_yaml():
 
 
 def test_every_key_is_read_by_some_stage():
-    assert set(leaves(Params)) == {key for stage in STAGES.values() for key in stage["params"]}
+    assert set(leaves(Params)) == {key for stage in STAGES.values() for key in stage.get("params", [])}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -130,7 +130,7 @@ def test_every_parameter_has_a_comment():
 
 ALL = set(NAMES)
 AFTER_TRAIN = ALL - {"unpack", "classifier", "reference", "floors"}
-MEASURING = {"fid", "quality", "spread", "sweep", "figures"}
+MEASURING = {"fid", "quality", "spread", "sweep", "figures", "report"}
 
 
 def expected(key: str) -> set[str]:
@@ -140,9 +140,10 @@ def expected(key: str) -> set[str]:
         return AFTER_TRAIN
     return {
         "unpack": ALL, "classifier": {"classifier", "reference", "floors"} | MEASURING,
-        "sample": {"sample", "fid", "quality", "spread", "figures"},
-        "fid": {"reference", "floors"} | MEASURING, "quality": {"floors", "quality", "spread"},
-        "spread": {"spread"}, "sweep": {"sweep", "figures"}, "bound": {"bound"}, "figures": {"figures"},
+        "sample": {"sample", "fid", "quality", "spread", "figures", "report"},
+        "fid": {"reference", "floors"} | MEASURING, "quality": {"floors", "quality", "spread", "report"},
+        "spread": {"spread", "report"}, "sweep": {"sweep", "figures", "report"}, "bound": {"bound", "report"},
+        "figures": {"figures", "report"},
     }[section]
 
 
@@ -199,10 +200,11 @@ def test_other_bytes_in_data_rerun_everything(fresh):
 @pytest.mark.parametrize(
     "path, reruns",
     [
-        ("src/figures.py", {"quality", "spread", "figures"}), ("src/trainer.py", AFTER_TRAIN), ("src/archives.py", ALL),
-        ("src/images.py", {"sample", "fid", "quality", "spread", "figures"}),
+        ("src/figures.py", {"quality", "spread", "figures", "report"}), ("src/trainer.py", AFTER_TRAIN), ("src/archives.py", ALL),
+        ("src/images.py", {"sample", "fid", "quality", "spread", "figures", "report"}),
         ("src/inception.py", {"reference", "floors"} | MEASURING),
-        ("src/bound.py", {"bound"}), ("statistics/mnist.npz", {"reference", "floors"} | MEASURING),
+        ("src/bound.py", {"bound", "report"}), ("src/report.html", {"report"}), ("tools/experiments.py", {"report"}),
+        ("app.py", set()), ("src/trajectory.py", set()), ("statistics/mnist.npz", {"reference", "floors"} | MEASURING),
         ("stages/__main__.py", set()), ("src/params.py", set()),
     ],
 )

@@ -4,7 +4,7 @@ import torch
 from PIL import Image
 
 from src import figures
-from src.preview import preview, tile
+from src.preview import preview
 from src.schedule import Schedule
 from tests.conftest import denoiser, schedule_config
 
@@ -35,7 +35,11 @@ def test_samples_stand_in_the_row_of_their_class_in_order():
 
 def test_curves_name_their_axes_and_the_data_they_are_of():
     curve = pd.DataFrame({"step": [1, 2], "train_loss": [0.5, 0.4], "heldout_loss": [0.6, 0.5]})
-    found = texts(figures.learning_curve(curve, "v", "MNIST (abc)"))
+    curve = curve.assign(heldout_level_0=[0.7, 0.6], heldout_level_1=[0.5, 0.4])
+    figure = figures.learning_curve(curve, "v", 1000, "MNIST (abc)")
+    assert [line.get_ydata().tolist() for line in figure.axes[1].lines] == [[0.7, 0.6], [0.5, 0.4]]
+    found = texts(figure)
+    assert "$t$ 500 to 999" in found
     assert "optimiser step" in found and "mean squared error of v" in found and "MNIST (abc)" in found
     levels = pd.DataFrame({"t_from": [0, 500], "t_to": [500, 1000], "loss": [0.3, 0.1]})
     assert "Held-out loss by noise level" in texts(figures.loss_by_noise_level(levels, "v", "MNIST (abc)"))
@@ -48,14 +52,6 @@ def test_both_schedules_are_drawn_and_the_used_one_is_named():
     assert drawn[0].get_ydata().tolist() == both["linear"].alpha_bar.tolist()
     assert drawn[1].get_ydata().tolist() == both["cosine"].alpha_bar.tolist()
     assert "cosine (used)" in texts(figure)
-
-
-def test_tiles_are_laid_out_row_by_row_and_enlarged_without_smoothing():
-    images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 1, 2, 2)
-    picture = tile(images, columns=3, scale=2)
-    assert picture.size == (12, 8)
-    assert [picture.getpixel((4 * i + 1, 1))[0] for i in range(3)] == [0, 1, 2]
-    assert [picture.getpixel((4 * i + 2, 6))[0] for i in range(3)] == [3, 4, 0]
 
 
 @pytest.mark.parametrize("classes", [10, 0])

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import weakref
 from pathlib import Path
 
@@ -102,11 +103,16 @@ def test_metrics_say_how_they_were_obtained(finished):
 def test_all_figures_and_previews_are_there(finished):
     assert {path.name for path in (finished / "figures").iterdir()} == {
         "reverse_process.png", "samples_by_class.png", "learning_curve.png", "loss_by_noise_level.png", "schedules.png",
-        "quality_over_steps.png",
+        "quality_over_steps.png", "reverse_process.gif",
     }
+    with Image.open(finished / "figures/reverse_process.gif") as moving:
+        assert moving.n_frames == 5 + 1 and moving.size == (8 * 8 * 10, 8 * 10)  # eight digits, each pixel 10 x 10
     assert {path.name for path in (finished / "training_samples").iterdir()} == {"step_000020.png", "step_000040.png"}
     curve = (finished / "plots/learning_curve.csv").read_text().splitlines()
-    assert curve[0] == "step,train_loss,heldout_loss,lr" and [line.split(",")[0] for line in curve[1:]] == ["20", "40"]
+    assert curve[0].startswith("step,train_loss,heldout_loss,lr,heldout_level_0,") and curve[0].endswith(",heldout_level_9")
+    assert [line.split(",")[0] for line in curve[1:]] == ["20", "40"]
+    for row in pd.read_csv(finished / "plots/learning_curve.csv").itertuples(index=False):
+        assert sum(row[4:]) / 10 == pytest.approx(row.heldout_loss, rel=1e-5)
 
 
 def test_the_model_file_says_what_it_is(finished):
@@ -232,6 +238,39 @@ def test_a_stage_killed_at_random_moments_ends_in_the_same_bits(copy, stage, mon
     assert found["kills"] > 0 and found["mismatches"] == 0
 
 
+def test_the_report_tells_what_was_run_and_what_came_out_and_needs_no_network(finished):
+    page = (finished / "report/report.html").read_text()
+    assert not re.findall(r"""(?:src|href|url\()\s*=?\s*["']?(?!data:)[^"'>]*//""", page) and "<script" not in page
+    assert page.count('src="data:image/png;base64,') == 6
+    fid = metrics(finished, "fid")
+    for told in (
+        "scikit-learn digits (8x8, not MNIST) (f41e31dbdd31): 1,618 training and 179 held-out images", fid["model"],
+        fid["pixels"],
+        f"{fid['fd_digits']:,.2f}", f"{fid['fd_digits_floor_heldout']:,.2f}",
+        f"± {metrics(finished, 'spread')['fd_digits_sd']:,.2f}",
+        "over 2 seeds", "not measured", "<code>focus_at</code>", "but for params.yaml",
+        run("git", "rev-parse", "--short=12", "HEAD~1", cwd=finished).stdout.strip(),
+    ):
+        assert told in page, told
+    assert "<h2>Experiments</h2>" not in page
+
+
+def test_the_report_compares_experiments_where_there_are_some(copy):
+    run("dvc", "exp", "run", "--name", "coarse", "-S", "sample.steps=2", "fid", cwd=copy)
+    mine = metrics(copy, "fid")["fd_digits"]
+    run("git", "checkout", "--quiet", "--", ".", cwd=copy)
+    run("dvc", "checkout", cwd=copy)
+    run("dvc", "repro", "--single-item", "--force", "report", cwd=copy)
+    page = (copy / "report/report.html").read_text()
+    row = page[page.index("<td>coarse</td>") :].partition("</tr>")[0]
+    assert "<td>2</td>" in row and f">{mine:.4g}</td>" in row and mine != metrics(copy, "fid")["fd_digits"]
+    header = page[page.index("<h2>Experiments</h2>") :].partition("</tr>")[0]
+    assert "sample.steps" in header and "precision" not in header  # what it did not run, it did not measure
+    table = run("python", "-m", "tools.experiments", cwd=copy).stdout.splitlines()
+    assert table[0].startswith("| experiment | sample.steps | fd_digits |")
+    assert table[2].startswith(f"| coarse | 2 | {mine:.4g} |")
+
+
 def test_experiments_are_run_shown_compared_and_applied(copy):
     done = run("dvc", "exp", "run", "--name", "straight", "-S", "schedule=linear", cwd=copy)
     assert set(ran(done)) == set(NAMES) - {"unpack", "classifier", "reference", "floors"}
@@ -257,6 +296,26 @@ def test_a_queue_of_experiments_runs_in_folders_of_their_own(copy):
     steps = [e["revs"][0]["data"]["params"]["params.yaml"]["data"]["sample"]["steps"]
              for e in json.loads(table)[1]["experiments"] if e["revs"][0]["data"]["metrics"]["metrics/fid.json"]["data"]]
     assert sorted(steps) == [2, 3]
+
+
+def test_two_workers_give_the_results_of_one(copy):
+    """Experiments worked off at once, one core each, end as those that run one after the other."""
+    grid = ("-S", "sample.steps=2,3", "-S", "sample.eta=0.5")
+    run("dvc", "exp", "run", "--queue", *grid, "fid", cwd=copy)
+    run("dvc", "queue", "start", "--jobs", "2", cwd=copy, OMP_NUM_THREADS="1")
+    for _ in range(240):
+        states = [line.split()[3:] for line in run("dvc", "queue", "status", cwd=copy).stdout.splitlines()]
+        found = [word for words in states for word in words if word in ("Success", "Failed", "Running", "Queued")]
+        if found and set(found) <= {"Success", "Failed"}:
+            break
+        time.sleep(0.5)
+    assert found == ["Success"] * 2
+    run("python", "-m", "tools.experiments", "--csv", "together.csv", cwd=copy)
+    for row in pd.read_csv(copy / "together.csv").itertuples(index=False):
+        run("git", "checkout", "--quiet", "--", ".", cwd=copy)
+        done = run("dvc", "exp", "run", "--force", "-S", f"sample.steps={row[1]}", "-S", "sample.eta=0.5", "fid", cwd=copy)
+        assert "sample" in ran(done)
+        assert f"{metrics(copy, 'fid')['fd_digits']:.6g}" == f"{row.fd_digits:.6g}"
 
 
 def test_a_clone_samples_measures_and_draws_without_data_or_training(copy, tmp_path):
@@ -530,5 +589,7 @@ def test_the_summary_shows_metrics_stages_and_pictures(copy):
 
 def test_make_help_lists_every_target():
     shown = run("make", "help", cwd=ROOT).stdout
-    for target in ("install", "run", "test", "lint", "clean", "samples", "benchmark", "soak", "audit", "help"):
+    for target in (
+        "install", "run", "test", "lint", "clean", "samples", "benchmark", "soak", "audit", "demo", "report", "submission", "help"
+    ):
         assert f"make {target}" in shown

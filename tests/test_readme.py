@@ -88,8 +88,9 @@ def test_pictures_in_git_are_the_figures_of_generated_images_alone():
     tracked = run("git", "ls-files", cwd=ROOT).stdout.splitlines()
     suffixes = (".png", ".gz", ".zip", ".npy", ".jpg", ".gif")
     assert sorted(path for path in tracked if path.endswith(suffixes)) == [
-        f"figures/{name}.png" for name in (
-            "learning_curve", "loss_by_noise_level", "quality_over_steps", "reverse_process", "samples_by_class", "schedules"
+        f"figures/{name}" for name in (
+            "learning_curve.png", "loss_by_noise_level.png", "quality_over_steps.png", "reverse_process.gif",
+            "reverse_process.png", "samples_by_class.png", "schedules.png",
         )
     ]
 

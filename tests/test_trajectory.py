@@ -1,16 +1,12 @@
-"""What the demo leafs through is what the pipeline would draw, whoever else draws meanwhile; animations show all of it."""
+"""What the demo leafs through is what the pipeline would draw, whoever else draws meanwhile."""
 
-import io
 from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
-import pytest
 import torch
-from PIL import Image, ImageSequence
 
 from src.dataset import to_pixels
 from src.drawing import Sampler, draw, walk
-from src.trajectory import MOST_FRAMES, compute, gif, png
+from src.trajectory import compute
 from tests.conftest import denoiser
 
 LABELS = torch.arange(6)
@@ -47,25 +43,3 @@ def test_walks_at_the_same_time_do_not_disturb_each_other():
         together = list(pool.map(lambda seed: compute(model, STOCHASTIC, seed, 6, LABELS).x_t, range(4)))
     assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_a_picture_enlarges_every_pixel_to_a_square():
-    images = torch.randint(0, 256, (4, 1, 3, 3), dtype=torch.uint8)
-    found = np.asarray(Image.open(io.BytesIO(png(images, columns=2, scale=5)))).astype(int)
-    assert found.shape == (30, 30, 3)
-    rows = torch.cat([torch.cat([*images[:2]], dim=2), torch.cat([*images[2:]], dim=2)], dim=1)[0].numpy()
-    assert (found == np.kron(rows, np.ones((5, 5), int))[..., None]).all()
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("states, shown", [(1, 1), (2, 2), (9, 9), (101, MOST_FRAMES)])
-def test_an_animation_goes_from_the_first_state_to_the_last(states, shown, channels):
-    moments = torch.randint(0, 256, (states, 4, channels, 6, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    moments[0], moments[-1] = 20, 230
-    with Image.open(io.BytesIO(gif(moments, columns=2, scale=3))) as animation:
-        frames = [np.asarray(frame.convert("L")).astype(int) for frame in ImageSequence.Iterator(animation)]
-        assert animation.info["loop"] == 0 if states > 1 else True
-    assert len(frames) == shown and frames[0].shape == (36, 36)
-    assert abs(frames[-1] - 230).max() <= 5 and (states == 1 or abs(frames[0] - 20).max() <= 5)
-    for frame, i in zip(frames, torch.linspace(0, states - 1, shown).round().long(), strict=True):
-        assert abs(frame[::3, ::3].mean() - moments[i].double().mean()) < 6

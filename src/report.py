@@ -1,0 +1,119 @@
+"""The report: one HTML page that needs no network, made of what the other stages left. Computes nothing but its layout."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+TEMPLATE = Path(__file__).with_name("report.html")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a metric is told: what it is, which way is better, in which unit, with how many digits."""
+
+    what: str
+    better: str
+    scale: float = 1.0
+    unit: str = ""
+    digits: int = 2
+
+    def shown(self, value: object) -> str:
+        if value is None:
+            return ""
+        return f"{value * self.scale:,.{self.digits}f}{self.unit}" if isinstance(value, int | float) else str(value)
+
+
+def percent(what: str, better: str) -> Kind:
+    return Kind(what, better, 100.0, " %")
+
+
+MEASURES = {
+    "fid.fd_digits": Kind("Fréchet distance in the digit classifier's features", "lower"),
+    "quality.fd_digits_infinity": Kind("the same, extrapolated to infinitely many images", "lower"),
+    "fid.fid": Kind("Fréchet distance in Inception features (FID)", "lower"),
+    "quality.kid_digits": Kind("kernel distance in the classifier's features", "lower", digits=4),
+    "fid.accuracy": percent("recognised as the class asked for", "higher"),
+    "quality.precision": percent("precision: generated images that look like real ones", "higher"),
+    "quality.recall": percent("recall: real images that generated ones look like", "higher"),
+    "quality.density": Kind("density: how many real neighbourhoods an image lies in", "near 1", digits=3),
+    "quality.coverage": percent("coverage: real neighbourhoods with a generated image", "higher"),
+    "quality.cas": percent("real images recognised after training on generated ones", "higher"),
+    "quality.broken": percent("images whose strokes are in pieces", "as real"),
+    "quality.class_distance": Kind("distance of the class shares from the training images'", "lower", digits=4),
+    "quality.memorised": percent("images suspiciously near a training image", "as real"),
+    "bound.bits_per_dim": Kind("bits per dimension, by the variational bound", "lower", digits=3),
+    "train.heldout_loss": Kind("held-out loss", "lower", digits=4),
+}
+OTHER_FLOORS = {"fid.accuracy": "classifier.heldout_accuracy"}  # under names of their own
+PICTURES = (  # a row each: one as wide as the page, or narrow ones
+    (("samples_by_class", "Generated images, a row per class, not selected."),
+     ("reverse_process", "The reverse process: eight images, from noise to the finished one.")),
+    (("learning_curve", "Training and held-out loss over the optimiser's steps, and held-out loss by noise level."),),
+    (("quality_over_steps", "Samplers and counts of steps on the same model: quality over evaluations and time."),),
+    (("schedules", "The two noise schedules."),),
+    (("loss_by_noise_level", "Held-out loss of the finished model by noise level."),),
+)
+NARROW = {"samples_by_class", "reverse_process", "loss_by_noise_level"}
+
+
+def measures(metrics: dict[str, dict]) -> list[dict[str, str]]:
+    """A row for each measure: its value, mean and deviation over seeds, and what real images score.
+
+    `metrics` has the contents of metrics/*.json by the names of the files.
+    """
+    rows = []
+    for name, kind in MEASURES.items():
+        file, _, key = name.partition(".")
+        values, spread = metrics.get(file, {}), metrics.get("spread", {})
+        mean, deviation = spread.get(f"{key}_mean"), spread.get(f"{key}_sd")
+        error = values.get(f"{key}_standard_error")
+        over_seeds = f"{kind.shown(mean)} ± {kind.shown(deviation)}" if mean is not None and deviation is not None else ""
+        floor_file, _, floor_key = OTHER_FLOORS.get(name, "").partition(".")
+        other = metrics.get(floor_file, {}).get(floor_key)
+        value = kind.shown(values.get(key)) or "not measured"
+        rows.append({
+            "name": name, "what": kind.what, "better": kind.better,
+            "value": f"{value} ± {kind.shown(error)}" if error is not None else value, "spread": over_seeds,
+            "heldout": kind.shown(values.get(f"{key}_floor_heldout", other)),
+            "train": kind.shown(values.get(f"{key}_floor_train")),
+        })
+    return rows
+
+
+def sections(values: dict) -> list[dict]:
+    """Parameters by section, those without one first."""
+    plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    return [{"name": "of all", "entries": list(plain.items())}] + [
+        {"name": name, "entries": list(section.items())} for name, section in values.items() if isinstance(section, dict)
+    ]
+
+
+def source(picture: Path) -> str:
+    """The PNG itself, as an address."""
+    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+
+
+def page(
+    title: str, lead: str, run: list[tuple[str, str]], metrics: dict[str, dict], figures: Path, parameters: dict,
+    experiments: dict | None,
+) -> str:
+    """The whole page. `experiments` has columns, rows of cells, and how many columns come before the numbers; or is None."""
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
+    spread, quality = metrics.get("spread", {}), metrics.get("quality", {})
+    floors = f"The real images held out are {quality['images_floor_heldout']:,}" if quality else ""
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        title=title, lead=lead, run=run, measures=measures(metrics), parameters=sections(parameters), experiments=experiments,
+        seeds=f"over {spread['seeds']} seeds" if spread else "over seeds",
+        pictures=[
+            {
+                "narrow": row[0][0] in NARROW,
+                "shown": [{"source": source(figures / f"{name}.png"), "caption": caption} for name, caption in row],
+            } for row in PICTURES
+        ],
+        about_measures=f"{floors}; ± is the standard deviation over sampling seeds of the one model, or a standard error. "
+        "Definitions, ranges and sources of all measures: docs/metrics.md.",
+    )

@@ -1,0 +1,62 @@
+"""What a course would refuse, `make submission` refuses first."""
+
+import json
+import zipfile
+
+import pytest
+import torch
+from PIL import Image
+
+from src import images
+from tools import submission
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "generated_images").mkdir()
+    images.write(tmp_path / "generated_images", 1, torch.randint(0, 256, (12, 1, 28, 28), dtype=torch.uint8))
+    return tmp_path
+
+
+def outcome(capsys) -> tuple[int, str]:
+    code = submission.main(12)
+    return code, capsys.readouterr().out
+
+
+def test_what_holds_is_ticked_off_and_zipped(folder, capsys):
+    code, told = outcome(capsys)
+    assert code == 0 and told.count("[x]") == 6 and "[ ] FID below 30: not measured" in told
+    with zipfile.ZipFile(folder / "submission/generated_images.zip") as archive:
+        assert archive.namelist() == [f"{k:05d}.png" for k in range(1, 13)]
+        for name in archive.namelist():
+            assert archive.read(name) == (folder / "generated_images" / name).read_bytes()
+    before = (folder / "submission/generated_images.zip").read_bytes()
+    outcome(capsys)
+    assert (folder / "submission/generated_images.zip").read_bytes() == before
+
+
+@pytest.mark.parametrize("fid, code, mark", [(12.3, 0, "[x] FID below 30: 12.30"), (31.0, 1, "[ ] FID below 30: 31.00")])
+def test_a_measured_fid_decides(folder, capsys, fid, code, mark):
+    (folder / "metrics").mkdir()
+    (folder / "metrics/fid.json").write_text(json.dumps({"fid": fid}))
+    found, told = outcome(capsys)
+    assert found == code and mark in told
+
+
+@pytest.mark.parametrize("spoil, told", [
+    (lambda f: (f / "00003.png").unlink(), "00003.png is missing"),
+    (lambda f: (f / "00003.png").rename(f / "3.png"), "00003.png is missing"),
+    (lambda f: (f / "notes.txt").write_text("x"), "notes.txt is odd"),
+    (lambda f: (f / "more").mkdir(), "more is one"),
+    (lambda f: (f / "00003.png").write_bytes((f / "00003.png").read_bytes()[:60]), "00003.png"),
+    (lambda f: Image.new("L", (28, 28)).save(f / "00003.png"), "00003.png is not"),
+    (lambda f: Image.new("RGB", (28, 28)).save(f / "00003.png", "JPEG"), "00003.png is not"),
+    (lambda f: Image.new("RGB", (32, 32)).save(f / "00003.png"), "28x28, 32x32"),
+    (lambda f: [path.unlink() for path in f.iterdir()], "found 0"),
+])
+def test_what_does_not_hold_is_named_and_nothing_is_zipped(folder, capsys, spoil, told):
+    spoil(folder / "generated_images")
+    code, found = outcome(capsys)
+    assert code == 1 and told in found and not (folder / "submission/generated_images.zip").exists()
+    assert "zip of them: not made" in found
