@@ -59,8 +59,10 @@ def main() -> None:
             progress.took(step)
             if step.step == guide_step:
                 progress.guide = copy.deepcopy(trainer.averaged.unet.state_dict())
-            rate = (bar.format_dict["rate"] or 0) * settings.batch_size
-            bar.set_postfix({"loss": f"{step.loss:.4f}", "images/s": f"{rate:.0f}"}, refresh=False)
+            shown = {"loss": f"{step.loss:.4f}"}
+            if rate := bar.format_dict["rate"]:  # not before its first display
+                shown["images/s"] = f"{rate * settings.batch_size:.0f}"
+            bar.set_postfix(shown, refresh=False)
             last = step.step == settings.steps
             if step.step % p.train.evaluate_interval == 0 or last:
                 levels = loss_by_noise_level(trainer.averaged, data.heldout_images, data.heldout_labels, p.seed)

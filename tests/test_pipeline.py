@@ -35,7 +35,7 @@ from tools.soak import SETTINGS, disturb
 pytestmark = pytest.mark.slow
 
 SMALL = SETTINGS | {
-    "train": SETTINGS["train"] | {"steps": 40, "checkpoint_interval": 10},
+    "train": SETTINGS["train"] | {"steps": 40, "evaluate_interval": 20, "sample_interval": 20, "checkpoint_interval": 10},
     "sample": {"count": 150, "batch_size": 100, "steps": 5},
 }
 
@@ -240,7 +240,7 @@ def test_a_stage_killed_at_random_moments_ends_in_the_same_bits(copy, stage, mon
 
 def test_the_report_tells_what_was_run_and_what_came_out_and_needs_no_network(finished):
     page = (finished / "report/report.html").read_text()
-    assert not re.findall(r"""(?:src|href|url\()\s*=?\s*["']?(?!data:)[^"'>]*//""", page) and "<script" not in page
+    assert "://" not in page and not re.search('(src|href)="(?!data:)', page) and "<script" not in page
     assert page.count('src="data:image/png;base64,') == 6
     fid = metrics(finished, "fid")
     for told in (
