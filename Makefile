@@ -33,7 +33,7 @@ samples: install  ## without data or training: fetch the committed model, draw, 
 
 .PHONY: demo
 demo: install  ## draw digits in the browser with the committed model or your own, step by step
-	@test -f models/model.safetensors || dvc pull --quiet models/model.safetensors
+	@test -f models/model.safetensors || dvc pull --quiet models/model.safetensors || true
 	streamlit run app.py
 
 .PHONY: report

@@ -5,6 +5,7 @@ Here are the page and its widgets. What may be asked for is in src/request.py, h
 
 from __future__ import annotations
 
+import html
 import math
 import random
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 from PIL import Image
+from streamlit.delta_generator import DeltaGenerator
 
 from src import drawing, params, pictures, trajectory
 from src.denoiser import Denoiser
@@ -23,7 +25,9 @@ METHODS = {
     "sde-dpmsolver++": "DPM-Solver++ with fresh noise", "dpmsolver++": "DPM-Solver++(2M)", "ddim": "DDIM", "ddpm": "DDPM",
 }
 SPACINGS = {"logsnr": "equal in log-SNR", "trailing": "equal in t, from the end", "leading": "equal in t, from the start"}
-KEPT_WALKS = 6  # per session, so that going back to earlier settings costs nothing
+MOST_ETA = {"ddim": 1.0, "sde-dpmsolver++": 2.0}
+MOST_DIGITS = 12  # of a number
+KEPT_BYTES = 2**26  # of walks, per session, so that going back to earlier settings costs nothing
 NO_MODEL = """
 **No model yet.** Get one, then reload this page:
 
@@ -33,6 +37,7 @@ NO_MODEL = """
 STYLE = """<style>
 [data-testid="stImage"] img {image-rendering: pixelated; border-radius: 4px; background: #000}
 [data-testid="stMainBlockContainer"] {padding-top: 3rem; padding-bottom: 2rem}
+.heading {font-weight: 600; min-height: 3em}
 .where {font-variant-numeric: tabular-nums; min-height: 3.2em; opacity: .8; font-size: .9rem}
 </style>"""
 
@@ -54,45 +59,49 @@ def main() -> None:
     try:
         settings = params.load().sample
         with st.sidebar:
-            first, asked, columns = everything(models, settings)
-            compare = st.toggle("Compare with another", key="compare", help="a second sampler or model, from the same noise")
-            second, other = sampler_and_model("second", models, settings, asked) if compare else (None, None)
+            digits, columns = what_to_draw(classes_of(models))
+            wanted = {"seed": seed(), "digits": digits, "count": len(digits)}
+            asked = [how_to_draw("first", models, settings, wanted)]
+            if st.toggle("Compare with another", key="compare", help="a second sampler or model, from the same noise"):
+                asked.append(how_to_draw("second", models, settings, wanted))
         slot = st.container(height=44, border=False)  # where progress is told, so that nothing below jumps
-        panels = [(name_of(first, asked), walk(slot, first, asked), columns)]
-        if second is not None and other is not None:
-            panels.append((name_of(second, other), walk(slot, second, other), columns))
+        found = [drawn(slot, name, request) for name, request in asked]
     except UserError as error:
         st.error(str(error), icon=":material/error:")
         return
-    slot.caption(told(models[first]))
-    leaf_through(panels)
+    slot.caption(about(models[asked[0][0]]))
+    leaf_through(list(zip(headings(asked), found, strict=True)), columns)
 
 
 # --- what to draw ----------------------------------------------------------------------------------------------------
 
 
-def everything(models: dict[str, Path], settings: params.Sample) -> tuple[str, Request, int]:
-    """The widgets of the sidebar: the name of a model, what to draw with it, and in how many columns to show that."""
-    classes = opened(models[main_model(models)])[0].config.unet.classes
-    digits, columns = what_to_draw(classes)
+def classes_of(models: dict[str, Path]) -> int:
+    """How many classes the model has that the page shows; 0 where it cannot be read, which its own widget tells."""
+    chosen = st.session_state.get("first_model", default_of(models))
+    try:
+        return opened(models[chosen if chosen in models else default_of(models)])[0].config.unet.classes
+    except UserError:
+        return 0
+
+
+def default_of(models: dict[str, Path]) -> str:
+    return "model" if "model" in models else next(iter(models))
+
+
+def seed() -> int:
+    st.session_state.setdefault("seed", 0)
     left, right = st.columns([3, 2], vertical_alignment="bottom")
-    seed = left.number_input(
-        "Seed", 0, MOST_SEED, 0, key="seed", help="image k follows from this and from k alone, so the same seed starts every "
+    chosen = left.number_input(
+        "Seed", 0, MOST_SEED, key="seed", help="image k follows from this and from k alone, so the same seed starts every "
         "sampler from the same noise",
     )
     right.button("Another", key="another", on_click=another_seed, width="stretch", help="a seed drawn at random")
-    base = {"seed": int(seed), "digits": digits if classes else None, "count": len(digits)}
-    name, request = sampler_and_model("first", models, settings, base)
-    return name, request, columns
-
-
-def main_model(models: dict[str, Path]) -> str:
-    chosen = st.session_state.get("first_model")
-    return chosen if chosen in models else "model" if "model" in models else next(iter(models))
+    return int(chosen)
 
 
 def another_seed() -> None:
-    st.session_state["seed"] = random.randrange(10_000)
+    st.session_state["seed"] = random.choice([n for n in range(10_000) if n != st.session_state["seed"]])
 
 
 def what_to_draw(classes: int) -> tuple[tuple[int, ...], int]:
@@ -106,68 +115,83 @@ def what_to_draw(classes: int) -> tuple[tuple[int, ...], int]:
         most = max(1, min(10, MOST_IMAGES // classes))
         each = st.slider("How many of each", 1, most, most, key="each") if most > 1 else 1
         shown = range(min(classes, MOST_IMAGES))
-        return tuple(c for c in shown for _ in range(each)), each
+        return tuple(c for c in shown for _ in range(each)), each if each > 1 else min(classes, 10)
     if kind == "One class":
         chosen = st.selectbox("Which", range(classes), key="class")
         count = st.slider("How many", 1, MOST_IMAGES, 40, key="count")
         return (chosen,) * count, min(count, 10)
-    typed = st.text_input("Which number", "2026", max_chars=12, key="number", help="up to 12 digits, each drawn on its own")
-    if not typed.isascii() or not typed.isdigit():
-        raise UserError(f"Which number: expected digits such as 2026, found {typed!r}")
-    rows = st.slider("How often", 1, max(1, min(8, MOST_IMAGES // len(typed))), 1, key="rows")
+    typed = st.text_input("Which number", "2026", max_chars=MOST_DIGITS, key="number", help="each digit is drawn on its own")
+    if not (typed.isascii() and typed.isdigit() and len(typed) <= MOST_DIGITS):
+        st.error(f"expected up to {MOST_DIGITS} digits, such as 2026, found {typed!r}")
+        typed = st.session_state.get("last_number", "2026")  # all other settings stay as they are, too
+    st.session_state["last_number"] = typed
+    rows = st.slider("How often", 1, min(8, MOST_IMAGES // MOST_DIGITS), 1, key="rows")
     return tuple(map(int, typed)) * rows, len(typed)
 
 
-def sampler_and_model(
-    key: str, models: dict[str, Path], settings: params.Sample, base: Request | dict
-) -> tuple[str, Request]:
-    """Widgets for how to draw. The second of two starts from what the first draws."""
-    same = {"seed": base.seed, "digits": base.digits, "count": base.count} if isinstance(base, Request) else base
+def how_to_draw(key: str, models: dict[str, Path], settings: params.Sample, wanted: dict) -> tuple[str, Request]:
+    """Widgets for the model and its sampler: the model's name, and all of what is asked of it."""
     names = list(models)
     with st.container(border=key == "second"):
         name = st.selectbox(
-            "Model", names, names.index(main_model(models)), key=f"{key}_model", help="files in models/; docs/demo.md says how "
-            "to put one of an experiment beside it, to compare schedules",
+            "Model", names, names.index(default_of(models)), key=f"{key}_model", help="files in models/; docs/demo.md says "
+            "how to put one of an experiment beside it, to compare schedules",
         ) if len(names) > 1 else names[0]
         model, _ = opened(models[name])
-        first = list(METHODS).index(settings.method if key == "first" else "ddim")
-        method = st.selectbox("Sampler", METHODS, first, METHODS.get, key=f"{key}_method")
+        method = st.selectbox(
+            "Sampler", METHODS, list(METHODS).index(settings.method if key == "first" else "ddim"), METHODS.get,
+            key=f"{key}_method",
+        )
         limit = min(MOST_STEPS, len(model.schedule))
         steps = st.slider("Steps", 1, limit, min(settings.steps, limit), key=f"{key}_steps")
         spacing = st.selectbox(
             "Which timesteps", SPACINGS, list(SPACINGS).index(settings.spacing), SPACINGS.get, key=f"{key}_spacing"
         )
         eta = 0.0
-        if method in ("ddim", "sde-dpmsolver++"):
-            most = 1.0 if method == "ddim" else 2.0
-            usual = 0.0 if method == "ddim" else min(settings.eta, most)
+        if method in MOST_ETA:
+            usual = settings.eta if method == settings.method else 0.0
             eta = st.slider(
-                "Fresh noise (eta)", 0.0, most, usual, 0.05, key=f"{key}_eta_{method}", help="1: as much as the reverse "
-                "diffusion has; 0: none, the image follows from the first noise alone",
+                "Fresh noise (eta)", 0.0, MOST_ETA[method], usual, 0.05, key=f"{key}_eta_{method}", help="1: as much as the "
+                "reverse diffusion has; 0: none, the image follows from the first noise alone",
             )
         guidance = autoguidance = 1.0
         if model.conditional and model.config.label_dropout:
             guidance = st.slider(
-                "Guidance to the class", 0.0, MOST_GUIDANCE, settings.guidance, 0.05, key=f"{key}_guidance",
+                "Guidance to the class", 0.0, MOST_GUIDANCE, min(settings.guidance, MOST_GUIDANCE), 0.05, key=f"{key}_guidance",
                 help="1: none; more: surer digits, less variety; 0: the class is not told",
             )
         if model.guide is not None:
             autoguidance = st.slider(
-                "Away from the early self", 0.0, MOST_GUIDANCE, settings.autoguidance, 0.05, key=f"{key}_autoguidance",
-                help="autoguidance: 1: none; more: away from what the model drew early in its training",
+                "Away from the early self", 0.0, MOST_GUIDANCE, min(settings.autoguidance, MOST_GUIDANCE), 0.05,
+                key=f"{key}_autoguidance", help="autoguidance: 1: none; more: away from what the model drew early on",
             )
-        within = st.toggle(
-            "Guide only where digits take shape", True, key=f"{key}_within", help="between the log-SNR of params.yaml",
-        ) if guidance != 1 or autoguidance != 1 else False
+        within = False
+        if (guidance != 1 and settings.guidance_interval) or (autoguidance != 1 and settings.autoguidance_interval):
+            within = st.toggle(
+                "Guide only where digits take shape", True, key=f"{key}_within", help="between the log-SNR of params.yaml"
+            )
     return name, Request.of(
         method=method, steps=steps, spacing=spacing, eta=eta, guidance=guidance, autoguidance=autoguidance,
-        guidance_interval=interval(settings.guidance_interval, within),
-        autoguidance_interval=interval(settings.autoguidance_interval, within), **same,
+        guidance_interval=interval(settings.guidance_interval, within and guidance != 1),
+        autoguidance_interval=interval(settings.autoguidance_interval, within and autoguidance != 1),
+        **wanted | {"digits": wanted["digits"] if model.config.unet.classes else None},
     )
 
 
 def interval(bounds: list[float] | None, within: bool) -> tuple[float, float] | None:
     return (bounds[0], bounds[1]) if bounds and within else None
+
+
+def headings(asked: list[tuple[str, Request]]) -> list[str]:
+    """What tells the panels apart: sampler and steps, and whatever else is not the same in both."""
+    fields = [dict(request) | {"model": name} for name, request in asked]
+    others = [key for key in fields[0] if any(field[key] != fields[0][key] for field in fields)]
+    others = [key for key in others if key not in ("method", "steps", "digits")]
+    found = []
+    for field in fields:
+        told = [METHODS[field["method"]], f"{field['steps']} steps", *(f"{key.replace('_', ' ')} {field[key]}" for key in others)]
+        found.append(", ".join(told))
+    return found
 
 
 # --- drawing it ------------------------------------------------------------------------------------------------------
@@ -183,34 +207,32 @@ def _opened(path: str, changed: int) -> tuple[Denoiser, dict]:
     return drawing.open_model(path, "auto")
 
 
-def walk(slot: st.delta_generator.DeltaGenerator, name: str, request: Request) -> Trajectory:
+def drawn(slot: DeltaGenerator, name: str, request: Request) -> Trajectory:
     """The trajectory that was asked for: computed once a session, with progress told in `slot`."""
     path = Path("models", f"{name}.safetensors")
     kept: dict[object, Trajectory] = st.session_state.setdefault("walks", {})
     key = (name, path.stat().st_mtime_ns, request)
-    if key not in kept:
-        model, _ = opened(path)
-        labels = request.labels(model)
-        bar = slot.progress(0.0, "Drawing")
-        found = trajectory.compute(
-            model, request.sampler(), request.seed, request.count, labels,
-            lambda done: bar.progress(done / request.steps, f"Drawing, step {done} of {request.steps}"),
-        )
-        bar.empty()
-        while len(kept) >= KEPT_WALKS:
-            del kept[next(iter(kept))]
-        kept[key] = found
-    return kept[key]
+    if key in kept:
+        kept[key] = kept.pop(key)  # the last one asked for goes last
+        return kept[key]
+    model, _ = opened(path)
+    labels = request.labels(model)
+    bar = slot.progress(0.0, "Drawing")
+    found = trajectory.compute(
+        model, request.sampler(), request.seed, request.count, labels,
+        lambda done: bar.progress(done / request.steps, f"Drawing, step {done} of {request.steps}"),
+    )
+    bar.empty()
+    kept[key] = found
+    while len(kept) > 2 and sum(walk.nbytes for walk in kept.values()) > KEPT_BYTES:
+        del kept[next(iter(kept))]
+    return found
 
 
-def name_of(name: str, request: Request) -> str:
-    return f"{METHODS[request.method]}, {request.steps} steps" + (f", {name}" if name != "model" else "")
-
-
-def told(path: Path) -> str:
-    model, about = opened(path)
+def about(path: Path) -> str:
+    model, said = opened(path)
     config = model.config
-    data, weights = about.get("dataset", "unknown data"), sum(weight.numel() for weight in model.unet.parameters())
+    data, weights = said.get("dataset", "unknown data"), sum(weight.numel() for weight in model.unet.parameters())
     return f"{data}, {config.schedule.name} schedule, predicts {config.prediction}, {weights:,} parameters"
 
 
@@ -218,9 +240,9 @@ def told(path: Path) -> str:
 
 
 @st.fragment
-def leaf_through(panels: list[tuple[str, Trajectory, int]]) -> None:
+def leaf_through(panels: list[tuple[str, Trajectory]], columns: int) -> None:
     """The images at one moment of their way. Moving the slider shows what was kept and computes nothing."""
-    most = max(len(found) for _, found, _ in panels)
+    most = max(len(found) for _, found in panels)
     key = f"position_{most}"
     st.session_state.setdefault(key, most)
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -231,26 +253,26 @@ def leaf_through(panels: list[tuple[str, Trajectory, int]]) -> None:
         "Show", ["x_t", "x0"], format_func={"x_t": "noisy image", "x0": "predicted image"}.get, default="x_t", required=True,
         key="view", label_visibility="collapsed", width="stretch",
     )
-    for place, (name, found, columns) in zip(st.columns(len(panels)), panels, strict=True):
+    for k, (place, (heading, found)) in enumerate(zip(st.columns(len(panels)), panels, strict=True)):
         i = round(position * len(found) / most)
         states = found.x_t if view == "x_t" else found.x0
-        side = states.shape[-1]
         with place:
             if len(panels) > 1:
-                st.markdown(f"**{name}**")
-            st.html(f'<div class="where" data-position="{i}">{where(found, i)}</div>')
+                st.html(f'<div class="heading">{html.escape(heading)}</div>')
+            st.html(f'<div class="where">{where(found, i)}</div>')
             picture, width = pictures.png(states[i], columns, 1), "stretch" if columns > 5 else columns * 112
             st.image(picture, width=width, output_format="PNG")  # the browser enlarges it; as JPEG it would be smeared
-            scale = max(1, 1120 // (columns * side))
+            rows = -(-states.shape[1] // columns)
+            scale = max(1, 1120 // (max(columns, rows) * states.shape[-1]))
             file = f"digits_{view}_step_{i}"
             with st.container(horizontal=True):
                 st.download_button(
                     "PNG", lambda s=states, i=i, c=columns, k=scale: pictures.png(s[i], c, k), f"{file}.png", "image/png",
-                    key=f"png_{name}", on_click="ignore", icon=":material/download:", help="this picture, enlarged",
+                    key=f"png_{k}", on_click="ignore", icon=":material/download:", help="this picture, enlarged",
                 )
                 st.download_button(
                     "GIF", lambda s=states, c=columns, k=-(-scale // 2): pictures.gif(s, c, k), f"digits_{view}.gif",
-                    "image/gif", key=f"gif_{name}", on_click="ignore", icon=":material/animation:", help="all steps, animated",
+                    "image/gif", key=f"gif_{k}", on_click="ignore", icon=":material/animation:", help="all steps, animated",
                 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,8 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from src.errors import UserError
+
+MOST_TOLD = 500  # characters of what was found: YAML's aliases can make a few bytes very large
 
 
 def _read_exponent(value: object) -> object:
@@ -219,8 +222,8 @@ def load(path: str | Path = "params.yaml") -> Params:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run from the root of the repository") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
+    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # the last three of odd numbers, dates, nesting
+        raise UserError(f"{path}: not valid YAML: {str(error)[:MOST_TOLD]}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping of keys to values, found {type(raw).__name__}")
     try:
@@ -237,4 +240,5 @@ def _explain(problem: dict) -> str:
         return f"  {key}: missing; `git diff params.yaml` shows what was there"
     if problem["type"] == "value_error":
         return f"  {key}: {problem['ctx']['error']}"
-    return f"  {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}; found {problem['input']!r}"
+    found = reprlib.repr(problem["input"])
+    return f"  {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}; found {found[:MOST_TOLD]}"

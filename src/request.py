@@ -53,8 +53,10 @@ class Request(Section):
     def labels(self, denoiser: Denoiser) -> torch.Tensor | None:
         """The class of each image, (count,) int64. Raises UserError for classes that the model has not."""
         classes = denoiser.config.unet.classes
-        if self.digits is None or not classes:
+        if not classes:
             return None
+        if self.digits is None:
+            raise UserError(f"digits: expected {self.count} classes from 0 to {classes - 1}, found none")
         if len(self.digits) != self.count or max(self.digits) >= classes:
             raise UserError(f"digits: expected {self.count} classes from 0 to {classes - 1}, found {list(self.digits)}")
         return torch.tensor(self.digits)

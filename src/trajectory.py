@@ -28,6 +28,10 @@ class Trajectory:
     def __len__(self) -> int:
         return len(self.timesteps)
 
+    @property
+    def nbytes(self) -> int:
+        return self.x_t.nbytes + self.x0.nbytes
+
 
 def compute(
     denoiser: Denoiser, sampler: Sampler, seed: int, count: int, labels: Tensor | None,

@@ -25,6 +25,9 @@ MENDABLE = {
     errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EFBIG: "free some space, or lift the limit on files",
     errno.EACCES: "make it writable", errno.EPERM: "make it writable", errno.EROFS: "make it writable",
 }
+FOLDERS = (
+    "arrays", "data", "figures", "generated", "generated_images", "metrics", "models", "plots", "reference", "statistics",
+)
 LOG = Path(".scratch/stages.jsonl")
 
 
@@ -53,7 +56,8 @@ def main() -> int:
         print(f"\n{sys.argv[1]}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        if error.errno not in MENDABLE:
+        missing = error.errno == errno.ENOENT  # the user's affair only where it is a file of the pipeline
+        if error.errno not in MENDABLE or (missing and Path(str(error.filename)).parts[:1] not in {(name,) for name in FOLDERS}):
             raise
         print(f"\n{sys.argv[1]}: {error}; {MENDABLE[error.errno]}, then `dvc repro` again", file=sys.stderr)
         return 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from src import provenance, report
+from src import page, provenance
 from src.files import replacing
 from tools import experiments
 
@@ -25,6 +25,8 @@ def main() -> None:
     data = metrics["data"]
     for name, found in metrics.items():
         provenance.expect(f"metrics/{name}.json, its data set", found["dataset_fingerprint"], data["dataset_fingerprint"])
+        for key in {"model", "pixels"} & set(found):
+            provenance.expect(f"metrics/{name}.json, its {key}", found[key], metrics["fid"].get(key))
     parameters = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     shape = f"{data['image_size']}x{data['image_size']}, {'RGB' if data['channels'] == 3 else 'grey'}"
     run = [
@@ -47,8 +49,8 @@ def main() -> None:
     title = f"Image generation with diffusion: {data['dataset']}"
     lead = f"{metrics['fid']['images']:,} images from a model that was trained from scratch, measured beside real ones."
     with replacing("report/report.html") as temporary:
-        page = report.page(title, lead, run, metrics, Path("figures"), parameters, compared)
-        temporary.write_text(page, encoding="utf-8")
+        html = page.render(title, lead, run, metrics, Path("figures"), parameters, compared)
+        temporary.write_text(html, encoding="utf-8")
 
 
 def revision() -> str:
@@ -56,7 +58,7 @@ def revision() -> str:
     commit = experiments.git("rev-parse", "--short=12", "HEAD").strip()
     if not commit:
         return "not in a git repository"
-    paths = ("src", "stages", "dvc.yaml", "params.yaml", "constraints.txt")
+    paths = ("src", "stages", "tools", "dvc.yaml", "params.yaml", "constraints.txt")
     changed = experiments.git("status", "--porcelain", "--", *paths).splitlines()
     return f"git {commit}" + (f", but for {', '.join(sorted(line[3:] for line in changed))}" if changed else "")
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from src import archives, dataset
 from src.errors import UserError
+from tests import shapes
 from tests.conftest import fetch_mnist
 from tools.get_data import write_digits
 
@@ -282,3 +283,12 @@ def test_pixels_survive_the_way_to_floats_and_back():
     floats = dataset.to_float(pixels)
     assert floats.min() == -1 and floats.max() == 1 and torch.equal(dataset.to_pixels(floats), pixels)
     assert dataset.to_pixels(torch.tensor([-3.0, 5.0])).tolist() == [0, 255]
+
+
+def test_the_shapes_of_the_walk_through_are_an_archive_in_colour(tmp_path):
+    shapes.write(tmp_path / "data" / "shapes.zip", 30)
+    data = archives.read(tmp_path / "data", heldout=0.2, seed=0)
+    assert data.images.shape == (24, 3, 32, 32) and data.heldout_images.shape == (6, 3, 32, 32) and data.classes == 3
+    assert data.images.float().std() > 20
+    shapes.write(tmp_path / "again.zip", 30)
+    assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "data" / "shapes.zip").read_bytes()

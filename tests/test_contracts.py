@@ -203,7 +203,7 @@ def test_other_bytes_in_data_rerun_everything(fresh):
         ("src/figures.py", {"quality", "spread", "figures", "report"}), ("src/trainer.py", AFTER_TRAIN), ("src/archives.py", ALL),
         ("src/images.py", {"sample", "fid", "quality", "spread", "figures", "report"}),
         ("src/inception.py", {"reference", "floors"} | MEASURING),
-        ("src/bound.py", {"bound", "report"}), ("src/report.html", {"report"}), ("tools/experiments.py", {"report"}),
+        ("src/bound.py", {"bound", "report"}), ("src/page.html", {"report"}), ("tools/experiments.py", {"report"}),
         ("app.py", set()), ("src/trajectory.py", set()), ("statistics/mnist.npz", {"reference", "floors"} | MEASURING),
         ("stages/__main__.py", set()), ("src/params.py", set()),
     ],

@@ -12,6 +12,7 @@ from src import denoiser as denoisers
 from src import trajectory
 from tests.conftest import ROOT, denoiser
 
+BIG = trajectory.Trajectory([], [], torch.zeros(2**26, dtype=torch.uint8), torch.zeros(0, dtype=torch.uint8))
 ABOUT = {"dataset": "own", "dataset_fingerprint": "0" * 12, "class_counts": [1] * 10}
 
 
@@ -88,8 +89,11 @@ def test_a_number_is_drawn_digit_by_digit(folder, computed):
     page.text_input(key="number").set_value("1984").run()
     page.slider(key="rows").set_value(2).run()
     assert [labels for _, _, labels in computed[1:]] == [[2, 0, 2, 6], [1, 9, 8, 4], [1, 9, 8, 4] * 2]
+    page.number_input(key="seed").set_value(5).run()
     page.text_input(key="number").set_value("../7").run()
-    assert "expected digits" in page.error[0].value and not page.exception
+    assert "expected up to 12 digits" in page.error[0].value and not page.exception
+    page.text_input(key="number").set_value("7").run()
+    assert not page.error and computed[-1][1:] == (5, [7, 7])  # nothing else was lost on the way
 
 
 def test_one_class_sampler_seed_and_count_are_as_chosen(folder, computed):
@@ -114,7 +118,7 @@ def test_one_class_sampler_seed_and_count_are_as_chosen(folder, computed):
 def test_another_seed_is_another_image_and_the_same_seed_the_same(folder, computed):
     page = start()
     page.button(key="another").click().run()
-    assert [seed for _, seed, _ in computed] == [0, page.session_state["seed"]] and page.session_state["seed"] != 0
+    assert [seed for _, seed, _ in computed] == [0, page.session_state["seed"]] and page.session_state["seed"] > 0
     first, second = (list(page.session_state["walks"].values())[i].x_t for i in (0, 1))
     again = start()
     assert torch.equal(next(iter(again.session_state["walks"].values())).x_t, first) and not torch.equal(first, second)
@@ -132,6 +136,38 @@ def test_two_samplers_are_compared_from_the_same_noise(folder, computed):
     assert where(page).count("Pure noise") == 2 and not page.exception
 
 
+@pytest.mark.parametrize("kind, key, value", [
+    ("slider", "second_eta_sde-dpmsolver++", 0.5), ("selectbox", "second_spacing", "trailing"),
+    ("slider", "second_guidance", 2.0),
+])
+def test_a_sampler_is_compared_with_itself_and_the_difference_is_told(folder, params, kind, key, value):
+    page = start()
+    page.toggle(key="compare").set_value(True).run()
+    page.selectbox(key="second_method").set_value(params.sample.method).run()
+    getattr(page, kind)(key=key).set_value(value).run()
+    assert not page.exception and not page.error
+    told = [element.proto.body for element in page.get("html") if 'class="heading"' in element.proto.body]
+    assert len(set(told)) == 2 and str(value) in told[1]
+
+
+def test_a_model_that_cannot_be_read_can_be_left_again(folder):
+    (folder / "models" / "broken.safetensors").write_bytes(b"damaged")
+    page = start()
+    page.selectbox(key="first_model").set_value("broken").run()
+    assert "models/broken.safetensors: damaged" in page.error[0].value and not page.exception
+    page.selectbox(key="first_model").set_value("model").run()
+    assert not page.error and not page.exception and "Finished" in where(page)
+
+
+def test_parameters_beyond_the_demos_bounds_are_cut_to_them(folder, computed):
+    text = (folder / "params.yaml").read_text()
+    changed = re.sub("(?m)^  guidance: [0-9.]+", "  guidance: 6.5", text)
+    changed = re.sub("(?m)^  autoguidance: [0-9.]+", "  autoguidance: 7", changed)
+    (folder / "params.yaml").write_text(re.sub("(?m)^  steps: 14 ", "  steps: 300 ", changed))
+    start()
+    assert (computed[0][0].guidance, computed[0][0].autoguidance, computed[0][0].steps) == (5.0, 5.0, 100)
+
+
 def test_two_models_are_compared_by_the_names_of_their_files(folder, computed):
     denoisers.save(denoiser(schedule="linear", prediction="epsilon"), folder / "models" / "linear.safetensors", ABOUT)
     (folder / "models" / "classifier.safetensors").write_bytes(b"no denoiser")
@@ -144,11 +180,14 @@ def test_two_models_are_compared_by_the_names_of_their_files(folder, computed):
     assert keys[0][0] == "model" and keys[-1][0] == "linear"
 
 
-def test_only_some_walks_are_kept(folder, computed):
-    page = start()
-    for seed in range(1, 9):
+def test_walks_are_kept_up_to_a_size_those_asked_for_last(folder, computed):
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    page.session_state["walks"] = {"old": BIG, "newer": BIG}
+    page.run()
+    assert next(iter(page.session_state["walks"])) == "newer" and len(page.session_state["walks"]) == 2
+    for seed in (1, 2, 0):
         page.number_input(key="seed").set_value(seed).run()
-    assert len(page.session_state["walks"]) == 6 and len(computed) == 9
+    assert len(computed) == 3 and [key[2].seed for key in page.session_state["walks"]] == [1, 2, 0]
 
 
 def test_without_a_model_the_page_says_how_to_get_one(folder):

@@ -1,5 +1,6 @@
 """The table of experiments says what was changed and what came of it, and never what an experiment did not measure."""
 
+import hashlib
 import json
 import subprocess
 
@@ -14,43 +15,85 @@ def git(*command: str) -> str:
     return subprocess.run(["git", *command], check=True, capture_output=True, text=True).stdout.strip()
 
 
+STAGES = {  # name: (parameters, metrics file, inputs)
+    "fid": (["schedule", "sample.steps"], "metrics/fid.json", ["code.py"]),
+    "quality": (["sample.count"], "metrics/quality.json", ["code.py", "metrics/fid.json"]),
+    "bound": (["schedule"], "metrics/bound.json", ["code.py"]),
+}
+
+
 @pytest.fixture
 def repository(tmp_path, monkeypatch):
-    """A commit, and two experiments on it as DVC keeps them: commits under refs/exps/."""
+    """A commit with results of three stages, and experiments on it as DVC keeps them: commits under refs/exps/."""
     monkeypatch.chdir(tmp_path)
     git("init", "--quiet")
     git("config", "user.name", "Test")
     git("config", "user.email", "test@example.org")
     (tmp_path / "metrics").mkdir()
+    (tmp_path / "code.py").write_text("pass\n")
+    values = {"schedule": "cosine", "sample": {"steps": 16, "count": 9}}
+    lock: dict = {"stages": {}}
 
-    def state(schedule: str, steps: int, **metrics: dict) -> str:
-        (tmp_path / "params.yaml").write_text(
-            yaml.safe_dump({"schedule": schedule, "sample": {"steps": steps, "count": 9}}, sort_keys=False)
-        )
-        for name, values in metrics.items():
-            (tmp_path / "metrics" / f"{name}.json").write_text(json.dumps(values))
+    def ran(*stages: str, **metrics: float) -> None:
+        """As if DVC had run these stages in the workspace."""
+        for stage in stages:
+            keys, out, inputs = STAGES[stage]
+            (tmp_path / out).write_text(json.dumps(metrics))
+            used = experiments.flat(values)
+            lock["stages"][stage] = {
+                "params": {"params.yaml": {key: used[key] for key in keys}},
+                "deps": [{"path": path, "md5": md5(tmp_path / path)} for path in inputs],
+                "outs": [{"path": out, "md5": md5(tmp_path / out)}],
+            }
+
+    def commit() -> str:
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+        (tmp_path / "dvc.lock").write_text(yaml.safe_dump(lock))
         git("add", "--all")
         git("commit", "--quiet", "--message", "state")
         return git("rev-parse", "HEAD")
 
-    base = state("cosine", 16, fid={"fd_digits": 3.0, "accuracy": 0.99}, bound={"bits_per_dim": 2.5})
-    for name, args in {
-        "straight": ("linear", 16, {"fid": {"fd_digits": 4.25, "accuracy": 0.98}, "bound": {"bits_per_dim": 2.75}}),
-        "fewer": ("cosine", 8, {"fid": {"fd_digits": 5.5, "accuracy": None}}),
-    }.items():
-        commit = state(args[0], args[1], **args[2])
-        git("update-ref", f"refs/exps/{base[:2]}/{base[2:]}/{name}", commit)
-        git("reset", "--quiet", "--hard", base)
+    def experiment(name: str, base: str) -> None:
+        """A commit of all that lies in the workspace, which stays as it is, as with `dvc exp run`."""
+        git("update-ref", f"refs/exps/{base[:2]}/{base[2:]}/{name}", commit())
+        git("reset", "--quiet", "--soft", base)
+
+    ran("fid", fd_digits=3.0, accuracy=0.99)
+    ran("quality", precision=0.9)
+    ran("bound", bits_per_dim=2.5)
+    base = commit()
+    values["schedule"] = "linear"
+    ran("fid", fd_digits=4.25, accuracy=0.98)
+    ran("quality", precision=0.8)
+    ran("bound", bits_per_dim=2.75)
+    experiment("straight", base)
+    values["sample"]["steps"] = 8
+    ran("fid", fd_digits=5.5)
+    experiment("fewer", base)  # in a workspace that still has precision and bits of `straight`
+    values["schedule"] = "cosine"
+    ran("fid", fd_digits=3.0, accuracy=0.99)  # it happens to come out as at first
+    experiment("same", base)
+    (tmp_path / "code.py").write_text("other\n")
+    experiment("unrun", base)
+    git("reset", "--quiet", "--hard", base)
     git("update-ref", "refs/exps/exec/EXEC_HEAD", base)  # DVC's own, no experiment
     return tmp_path
 
 
-def test_changed_parameters_and_metrics_stand_in_a_row(repository):
-    found = experiments.table(("fid.fd_digits", "fid.accuracy", "bound.bits_per_dim"))
-    assert list(found.columns) == ["experiment", "schedule", "sample.steps", "fd_digits", "accuracy", "bits_per_dim"]
+def md5(path) -> str:
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def test_changed_parameters_and_metrics_stand_in_a_row_each_its_own(repository):
+    found = experiments.table(("fid.fd_digits", "fid.accuracy", "quality.precision", "bound.bits_per_dim"))
+    assert list(found.columns) == [
+        "experiment", "schedule", "sample.steps", "fd_digits", "accuracy", "precision", "bits_per_dim"
+    ]
     rows = {row[0]: list(row[1:]) for row in found.astype(object).where(found.notna(), None).itertuples(index=False)}
-    assert rows["straight"] == ["linear", "16", 4.25, 0.98, 2.75]
-    assert rows["fewer"] == ["cosine", "8", 5.5, None, None]  # it did not run `bound`: its baseline's 2.5 is not its own
+    assert rows["straight"] == ["linear", "16", 4.25, 0.98, 0.8, 2.75]
+    assert rows["fewer"] == ["linear", "8", 5.5, None, None, 2.75]  # bits do not depend on steps; precision on the images does
+    assert rows["same"] == ["cosine", "8", 3.0, 0.99, None, None]
+    assert rows["unrun"] == ["cosine", "8", None, None, None, None]
 
 
 def test_the_table_goes_between_its_marks(repository, monkeypatch):
@@ -60,9 +103,10 @@ def test_the_table_goes_between_its_marks(repository, monkeypatch):
     lines = (repository / "page.md").read_text().splitlines()
     assert lines[:3] == ["before", "<!-- experiments -->", "| experiment | schedule | sample.steps | fd_digits |"]
     assert lines[4:] == [
-        "| straight | linear | 16 | 4.25 |", "| fewer | cosine | 8 | 5.5 |", "<!-- end of experiments -->", "after",
+        "| same | cosine | 8 | 3 |", "| unrun | cosine | 8 |  |", "| fewer | linear | 8 | 5.5 |",
+        "| straight | linear | 16 | 4.25 |", "<!-- end of experiments -->", "after",
     ]
-    assert pd.read_csv(repository / "table.csv")["fd_digits"].tolist() == [4.25, 5.5]
+    assert pd.read_csv(repository / "table.csv")["fd_digits"].tolist()[2:] == [5.5, 4.25]
 
 
 def test_a_page_without_marks_is_left_alone(repository, monkeypatch, capsys):

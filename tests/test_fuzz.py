@@ -97,6 +97,18 @@ READERS = {
 }
 
 
+@pytest.mark.parametrize("content", [
+    "seed: 2001-13-01", "seed: 0b_", "seed: !!int abc", "seed: !!float x", "seed: !!timestamp x", f"seed: {'9' * 5000}",
+    "[" * 3000, "a: &a [x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\n"
+    "c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c]\nseed: *d",
+])
+def test_yaml_that_its_reader_chokes_on_is_refused_briefly(tmp_path, content):
+    (tmp_path / "params.yaml").write_text(content)
+    with pytest.raises(UserError, match="params.yaml") as refused:
+        params.load(tmp_path / "params.yaml")
+    assert len(str(refused.value)) < 20_000
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_only_our_own_error_comes_out(reader, tmp_path):
     name, make, read = READERS[reader]

@@ -128,7 +128,7 @@ def test_nothing_changed_reruns_nothing(copy):
 def test_other_sampling_does_not_retrain_and_going_back_comes_from_the_run_cache(copy):
     before = digest(copy, "metrics/fid.json", "generated_images/00001.png")
     set_params(copy, {"sample": {"steps": 3}})
-    assert set(ran(run("dvc", "repro", cwd=copy))) == {"sample", "fid", "quality", "spread", "figures"}
+    assert set(ran(run("dvc", "repro", cwd=copy))) == {"sample", "fid", "quality", "spread", "figures", "report"}
     assert digest(copy, "metrics/fid.json", "generated_images/00001.png") != before
     set_params(copy, {"sample": {"steps": 5}})
     assert ran(run("dvc", "repro", cwd=copy)) == []
@@ -526,7 +526,7 @@ def test_ready_made_statistics_take_the_place_of_the_real_images(copy):
 
     np.savez(copy / "statistics/mnist.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     set_params(copy, {"fid": {"statistics": "mnist.npz", "inception": "never"}})
-    assert ran(run("dvc", "repro", cwd=copy)) == ["reference", "fid"]  # nothing else measures by Inception
+    assert ran(run("dvc", "repro", cwd=copy)) == ["reference", "fid", "report"]  # nothing else measures by Inception
     assert json.loads((copy / "reference/inception.json").read_text())["from"] == "statistics/mnist.npz"
     np.savez(copy / "statistics/mnist.npz", mu=np.zeros(64), sigma=np.eye(64))
     done = run("dvc", "repro", cwd=copy, check=False)

@@ -53,3 +53,5 @@ def test_fresh_noise_is_what_the_method_allows(method, eta, found):
 def test_a_model_without_classes_is_asked_for_none():
     assert Request.of(**RIGHT | {"digits": None}).labels(denoiser(classes=0)) is None
     assert Request.of(**RIGHT).labels(denoiser(classes=0)) is None
+    with pytest.raises(UserError, match="digits: expected 3 classes"):
+        Request.of(**RIGHT | {"digits": None}).labels(denoiser())

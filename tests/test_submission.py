@@ -1,7 +1,9 @@
 """What a course would refuse, `make submission` refuses first."""
 
 import json
+import struct
 import zipfile
+import zlib
 
 import pytest
 import torch
@@ -17,6 +19,14 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "generated_images").mkdir()
     images.write(tmp_path / "generated_images", 1, torch.randint(0, 256, (12, 1, 28, 28), dtype=torch.uint8))
     return tmp_path
+
+
+def header(side: int) -> bytes:
+    """What a PNG of so many pixels begins with."""
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) + chunk(b"IEND", b"")
 
 
 def outcome(capsys) -> tuple[int, str]:
@@ -38,10 +48,19 @@ def test_what_holds_is_ticked_off_and_zipped(folder, capsys):
 
 @pytest.mark.parametrize("fid, code, mark", [(12.3, 0, "[x] FID below 30: 12.30"), (31.0, 1, "[ ] FID below 30: 31.00")])
 def test_a_measured_fid_decides(folder, capsys, fid, code, mark):
+    digest = images.PixelDigest()
+    digest.add(images.read(folder / "generated_images", 12))
     (folder / "metrics").mkdir()
-    (folder / "metrics/fid.json").write_text(json.dumps({"fid": fid}))
+    (folder / "metrics/fid.json").write_text(json.dumps({"fid": fid, "pixels": digest.hex()}))
     found, told = outcome(capsys)
     assert found == code and mark in told
+
+
+def test_a_fid_of_other_images_decides_nothing(folder, capsys):
+    (folder / "metrics").mkdir()
+    (folder / "metrics/fid.json").write_text(json.dumps({"fid": 1.0, "pixels": "0" * 12}))
+    code, told = outcome(capsys)
+    assert code == 0 and "[ ] FID below 30: metrics/fid.json is of other images" in told
 
 
 @pytest.mark.parametrize("spoil, told", [
@@ -51,11 +70,15 @@ def test_a_measured_fid_decides(folder, capsys, fid, code, mark):
     (lambda f: (f / "more").mkdir(), "more is one"),
     (lambda f: (f / "00003.png").write_bytes((f / "00003.png").read_bytes()[:60]), "00003.png"),
     (lambda f: Image.new("L", (28, 28)).save(f / "00003.png"), "00003.png is not"),
-    (lambda f: Image.new("RGB", (28, 28)).save(f / "00003.png", "JPEG"), "00003.png is not"),
+    (lambda f: Image.new("RGB", (28, 28)).save(f / "00003.png", "JPEG"), "00003.png: cannot identify"),
+    (lambda f: ((f / "00003.png").rename(f.parent / "x"), (f / "00003.png").symlink_to("../x")), "00003.png is one"),
+    (lambda f: (f / "00003.png").write_bytes(header(20_000)), "00003.png: Image size"),
     (lambda f: Image.new("RGB", (32, 32)).save(f / "00003.png"), "28x28, 32x32"),
     (lambda f: [path.unlink() for path in f.iterdir()], "found 0"),
 ])
 def test_what_does_not_hold_is_named_and_nothing_is_zipped(folder, capsys, spoil, told):
+    (folder / "submission").mkdir()
+    (folder / "submission/generated_images.zip").write_bytes(b"of other images")
     spoil(folder / "generated_images")
     code, found = outcome(capsys)
     assert code == 1 and told in found and not (folder / "submission/generated_images.zip").exists()

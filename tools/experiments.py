@@ -8,6 +8,7 @@ so that this takes no lock and no cache, and works inside a stage. `dvc exp show
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import re
 import subprocess
@@ -16,6 +17,8 @@ from pathlib import Path
 
 import pandas as pd
 import yaml
+
+from src.files import replacing
 
 METRICS = (
     "fid.fd_digits", "fid.accuracy", "quality.precision", "quality.recall", "quality.broken", "bound.bits_per_dim",
@@ -44,32 +47,82 @@ def flat(values: dict, prefix: str = "") -> dict[str, object]:
     return found
 
 
-def ran(commit: str, path: str) -> bool:
-    """Whether the experiment's own commit changed this file; what it did not run it left as it found it."""
-    return bool(git("diff", "--name-only", f"{commit}~1", commit, "--", path).strip())
+class Commit:
+    """Whether the results in a commit are of its own parameters and code: an experiment's commit also has what lay in the
+    workspace, results of others included."""
+
+    def __init__(self, name: str):
+        self.name = name
+        stages = (yaml.safe_load(self.read("dvc.lock")) or {}).get("stages", {})
+        self.parameters = flat(yaml.safe_load(self.read("params.yaml")) or {})
+        self.stages: dict[str, dict] = stages
+        self.makers = {out["path"]: stage for stage in stages for out in stages[stage].get("outs", [])}
+        self.outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+        self.known: dict[str, bool] = {}
+
+    def read(self, path: str) -> str:
+        return git("show", f"{self.name}:{path}")
+
+    def holds(self, path: str, md5: str) -> bool:
+        """Whether the commit's own file is the recorded one; what git does not keep cannot contradict."""
+        done = subprocess.run(["git", "show", f"{self.name}:{path}"], capture_output=True)
+        return done.returncode != 0 or hashlib.md5(done.stdout).hexdigest() == md5 or md5.endswith(".dir")
+
+    def current(self, stage: str) -> bool:
+        """Whether the stage, and all before it, ran with the parameters, code and inputs that the commit has."""
+        if stage not in self.known:
+            lock = self.stages[stage]
+            used = lock.get("params", {}).get("params.yaml", {})
+            self.known[stage] = (
+                all(self.parameters.get(key) == value for key, value in used.items())
+                and all(self.holds(out["path"], out["md5"]) for out in lock.get("outs", []))
+                and all(self.fits(dep["path"], dep["md5"]) for dep in lock.get("deps", []))
+            )
+        return self.known[stage]
+
+    def fits(self, path: str, md5: str) -> bool:
+        """Whether an input of a stage is what the commit has, and current itself."""
+        for out in (path, path.rpartition("/")[0]):  # a file, or one in a folder that a stage makes as a whole
+            if out in self.makers:
+                return self.current(self.makers[out]) and (out != path or self.outs[out] == md5)
+        return self.holds(path, md5)
+
+    def metric(self, path: str, key: str) -> object:
+        """The value, or None where it is not of this commit."""
+        if path not in self.makers or not self.current(self.makers[path]):
+            return None
+        return json.loads(self.read(path)).get(key)
 
 
 def table(metrics: tuple[str, ...] = METRICS) -> pd.DataFrame:
-    """A row for each experiment: its name, the parameters that are not the same in all of them, and these metrics.
+    """A row for each experiment: its name, the parameters in which any differs from the last commit, and these metrics. Sorted
+    by these parameters.
 
-    A metric is missing where the experiment did not run the stage, so that a number of its baseline is never taken for its own.
+    A metric is missing where its stage has not run with the experiment's parameters, so that no number of another is taken
+    for its own.
     """
     rows, parameters = [], []
     for ref in refs():
-        parameters.append(flat(yaml.safe_load(git("show", f"{ref}:params.yaml")) or {}))
+        commit = Commit(ref)
+        parameters.append(commit.parameters)
         row: dict[str, object] = {"experiment": ref.rsplit("/", 1)[1]}
         for metric in metrics:
             name, _, key = metric.partition(".")
-            path = f"metrics/{name}.json"
-            row[key] = json.loads(git("show", f"{ref}:{path}") or "{}").get(key) if ran(ref, path) else None
+            row[key] = commit.metric(f"metrics/{name}.json", key)
         rows.append(row)
     baseline = flat(yaml.safe_load(git("show", "HEAD:params.yaml") or "{}"))
     keys = dict.fromkeys(key for values in parameters for key in values)
-    differing = [key for key in keys if any(values.get(key) != baseline.get(key) for values in parameters)]
+    differing = [key for key in keys if any(values.get(key, ...) != baseline.get(key, ...) for values in parameters)]
     frame = pd.DataFrame(rows, columns=["experiment", *(metric.partition(".")[2] for metric in metrics)])
     for at, key in enumerate(differing, start=1):
-        frame.insert(at, key, pd.Series([str(values.get(key)) for values in parameters], dtype=object))
-    return frame
+        cells = [str(values[key]) if key in values else None for values in parameters]
+        frame.insert(at, key, pd.Series(cells, dtype=object))
+
+    def place(row: int) -> list:
+        found = [parameters[row].get(key) for key in differing]
+        return [(0, value, "") if isinstance(value, int | float) else (1, 0, str(value)) for value in found]
+
+    return frame.iloc[sorted(range(len(frame)), key=place)].reset_index(drop=True)
 
 
 def shown(value: object) -> str:
@@ -96,12 +149,14 @@ def main() -> int:
     if asked.csv:
         found.to_csv(asked.csv, index=False, float_format="%.6g")
     if asked.into:
-        before, mark, rest = asked.into.read_text(encoding="utf-8").partition(MARKS[0])
+        page = asked.into.read_text(encoding="utf-8") if asked.into.exists() else ""
+        before, mark, rest = page.partition(MARKS[0])
         _, end, after = rest.partition(MARKS[1])
         if not mark or not end:
             print(f"{asked.into}: expected the two marks {MARKS[0].strip()} and {MARKS[1]}", file=sys.stderr)
             return 1
-        asked.into.write_text(before + mark + markdown(found) + end + after, encoding="utf-8")
+        with replacing(asked.into) as temporary:
+            temporary.write_text(before + mark + markdown(found) + end + after, encoding="utf-8")
     else:
         print(markdown(found), end="")
     return 0

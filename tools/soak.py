@@ -3,7 +3,7 @@
 In a copy of this repository with the embedded digits and little training. Every stage is run by DVC, killed at a random
 moment (SIGKILL, SIGTERM or SIGINT, to DVC and the stage at once), run again, as often as asked; its outputs must have the
 hashes that they had when nothing disturbed it. Prints kills, resumed runs and mismatches by stage, and writes them to the
-report; exits with 1 if there are mismatches.
+report; exits with 1 if there are mismatches. Of the kills, `in_stage` met the stage's own process, the others DVC alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -45,7 +46,7 @@ def prepare(folder: Path) -> None:
     for section, changes in SETTINGS.items():
         values[section] |= changes
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    run(folder, "dvc", "repro")
+    run(folder, sys.executable, "-m", "dvc", "repro")
 
 
 def run(folder: Path, *command: str) -> str:
@@ -64,11 +65,11 @@ def hashes(folder: Path, stage: str) -> dict[str, str]:
 def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict[str, int]:
     """Run `stage` and kill it, `kills` times, each time letting the next run finish; how that went."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # where a shell ignores it in the background, DVC would, too
-    again = ["dvc", "repro", "--force", "--single-item", "--no-run-cache", stage]
+    again = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "--no-run-cache", stage]
     started = time.monotonic()
     run(folder, *again)
     length, expected = time.monotonic() - started, hashes(folder, stage)
-    found = {"kills": 0, **{name.name: 0 for name in SIGNALS}, "resumed": 0, "mismatches": 0}
+    found = {"kills": 0, "in_stage": 0, **{name.name: 0 for name in SIGNALS}, "resumed": 0, "mismatches": 0}
     while found["kills"] < kills:
         process = subprocess.Popen(
             again, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -77,14 +78,28 @@ def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict
             process.wait(chance.uniform(0, length))
         except subprocess.TimeoutExpired:
             chosen = chance.choice(SIGNALS)
+            found["in_stage"] += computes(process.pid, stage)
             os.killpg(process.pid, chosen)
             found["kills"] += 1
             found[chosen.name] += 1
             process.wait()
             wait_for_group(process.pid)
-        found["resumed"] += "resuming after" in run(folder, *again)
+        found["resumed"] += bool(re.search("resuming after (step|image) [1-9]", run(folder, *again)))
         found["mismatches"] += hashes(folder, stage) != expected
     return found
+
+
+def computes(group: int, stage: str) -> bool:
+    """Whether a process of the group runs the stage."""
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getpgid(int(process.name)) == group:
+                arguments = (process / "cmdline").read_bytes().split(b"\0")
+                if arguments[1:4] == [b"-m", b"stages", stage.encode()]:
+                    return True
+        except OSError:  # it has ended meanwhile
+            continue
+    return False
 
 
 def wait_for_group(group: int, seconds: float = 120) -> None:

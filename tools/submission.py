@@ -13,6 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from src import images
 from src.files import replacing
 
 FOLDER, ARCHIVE, METRICS = Path("generated_images"), Path("submission/generated_images.zip"), Path("metrics/fid.json")
@@ -24,19 +25,19 @@ def checks(folder: Path, count: int) -> list[tuple[str, str]]:
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     files = [entry for entry in entries if entry.is_file() and not entry.is_symlink()]
     names = {entry.name for entry in entries}
-    expected = {f"{number:05d}.png" for number in range(1, count + 1)}
+    expected = {images.file_name(number) for number in range(1, count + 1)}
     odd = sorted(names ^ expected)
-    kinds: dict[tuple, str] = {}  # (format, mode, size): the first file of that kind
+    kinds: dict[tuple, str] = {}  # (mode, size): the first file of that kind
     broken = ""
     for file in files:
         try:
-            with Image.open(file) as image:
+            with Image.open(file, formats=["PNG"]) as image:
                 image.load()
-                kinds.setdefault((image.format, image.mode, image.size), file.name)
-        except OSError as error:
+                kinds.setdefault((image.mode, image.size), file.name)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             broken = broken or f"{file.name}: {error}"
-    modes = sorted(name for (form, mode, _), name in kinds.items() if (form, mode) != ("PNG", "RGB"))
-    sizes = {size: name for (_, _, size), name in kinds.items()}
+    modes = sorted(name for (mode, _), name in kinds.items() if mode != "RGB")
+    sizes = {size for _, size in kinds}
     return [
         (f"{count:,} images", "" if len(files) == count else f"found {len(files):,} in {folder}/"),
         (f"named 00001.png to {count:05d}.png", "" if not odd else f"{odd[0]} is {'missing' if odd[0] in expected else 'odd'}"),
@@ -46,39 +47,48 @@ def checks(folder: Path, count: int) -> list[tuple[str, str]]:
     ]
 
 
-def fid(metrics: Path) -> tuple[float | None, str]:
-    """The FID that was measured of these images, or None, and where it is from or how to get it."""
-    if metrics.exists():
-        value = json.loads(metrics.read_text(encoding="utf-8")).get("fid")
-        if value is not None:
-            return value, f"{metrics}"
-    return None, "not measured; `dvc exp run -S fid.inception=always fid` does it, where Inception's weights can be had"
+def fid(metrics: Path, folder: Path, count: int) -> tuple[float | None, str]:
+    """The FID that was measured of these very images, or None, and where it is from or how to get it."""
+    found = json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else {}
+    if found.get("fid") is None:
+        return None, "not measured; `dvc exp run -S fid.inception=always fid` does it, where Inception's weights can be had"
+    digest = images.PixelDigest()
+    for batch in images.stream(folder, count):
+        digest.add(batch)
+    if digest.hex() != found.get("pixels"):
+        return None, f"{metrics} is of other images; `dvc repro fid` measures these"
+    return found["fid"], str(metrics)
 
 
-def pack(folder: Path, archive: Path, count: int) -> str:
-    """Zip the images, at the top of the archive, the same bytes each time; what is wrong when read back, or nothing."""
-    with replacing(archive) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as zipped:
-        for number in range(1, count + 1):
-            member = zipfile.ZipInfo(f"{number:05d}.png")  # as of 1980: no clock in it
-            member.external_attr = 0o644 << 16
-            zipped.writestr(member, (folder / member.filename).read_bytes())
-    with zipfile.ZipFile(archive) as zipped:
-        bad, members = zipped.testzip(), len(zipped.namelist())
-    return f"{bad} is damaged" if bad else "" if members == count else f"found {members:,} members"
+def pack(folder: Path, archive: Path, count: int) -> None:
+    """Zip the images, at the top of the archive, the same bytes each time, and see that they can be read back."""
+    with replacing(archive) as temporary:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as zipped:
+            for number in range(1, count + 1):
+                member = zipfile.ZipInfo(images.file_name(number))  # as of 1980: no clock in it
+                member.external_attr = 0o644 << 16
+                zipped.writestr(member, (folder / member.filename).read_bytes())
+        with zipfile.ZipFile(temporary) as zipped:
+            if zipped.testzip() or len(zipped.namelist()) != count:
+                raise OSError(f"{archive}: what was written cannot be read back")
 
 
 def main(count: int = COUNT) -> int:
     points = checks(FOLDER, count)
+    ARCHIVE.unlink(missing_ok=True)  # one of other images must not pass for one of these
     if any(wrong for _, wrong in points):
-        points.append((f"{ARCHIVE}, a zip of them", "not made: first the points above; `dvc repro sample` draws the images"))
+        points.append((f"{ARCHIVE}, a zip of them", "not made: first the points above; `make samples` draws the images"))
     else:
-        points.append((f"{ARCHIVE}, a zip of them", pack(FOLDER, ARCHIVE, count)))
+        pack(FOLDER, ARCHIVE, count)
+        points.append((f"{ARCHIVE}, a zip of them", ""))
     for what, wrong in points:
         print(f"[{' ' if wrong else 'x'}] {what}{f': {wrong}' if wrong else ''}")
-    value, source = fid(METRICS)
+    if points[-1][1]:
+        return 1
+    value, source = fid(METRICS, FOLDER, count)
     below = value is not None and value < FID
     print(f"[{'x' if below else ' '}] FID below {FID:g}: {source if value is None else f'{value:.2f}, of {source}'}")
-    return 1 if any(wrong for _, wrong in points) or (value is not None and not below) else 0
+    return 0 if below or value is None else 1
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 
-TEMPLATE = Path(__file__).with_name("report.html")
+TEMPLATE = Path(__file__).with_name("page.html")
 
 
 @dataclass(frozen=True)
@@ -97,23 +97,22 @@ def source(picture: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
 
 
-def page(
+def render(
     title: str, lead: str, run: list[tuple[str, str]], metrics: dict[str, dict], figures: Path, parameters: dict,
     experiments: dict | None,
 ) -> str:
     """The whole page. `experiments` has columns, rows of cells, and how many columns come before the numbers; or is None."""
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined)
-    spread, quality = metrics.get("spread", {}), metrics.get("quality", {})
-    floors = f"The real images held out are {quality['images_floor_heldout']:,}" if quality else ""
+    spread, quality = metrics["spread"], metrics["quality"]
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         title=title, lead=lead, run=run, measures=measures(metrics), parameters=sections(parameters), experiments=experiments,
-        seeds=f"over {spread['seeds']} seeds" if spread else "over seeds",
+        seeds=f"over {spread['seeds']} seeds",
         pictures=[
             {
                 "narrow": row[0][0] in NARROW,
                 "shown": [{"source": source(figures / f"{name}.png"), "caption": caption} for name, caption in row],
             } for row in PICTURES
         ],
-        about_measures=f"{floors}; ± is the standard deviation over sampling seeds of the one model, or a standard error. "
-        "Definitions, ranges and sources of all measures: docs/metrics.md.",
+        about_measures=f"The real images held out are {quality['images_floor_heldout']:,}; ± is the standard deviation over "
+        "sampling seeds of the one model, or a standard error. Definitions, ranges and sources: docs/metrics.md.",
     )
