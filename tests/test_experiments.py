@@ -109,6 +109,14 @@ def test_the_table_goes_between_its_marks(repository, monkeypatch):
     assert pd.read_csv(repository / "table.csv")["fd_digits"].tolist()[2:] == [5.5, 4.25]
 
 
+def test_what_is_the_same_in_all_rows_is_told_once():
+    frame = pd.DataFrame({"experiment": ["a", "b"], "seed": ["1", "1"], "sample.steps": ["8", "9"], "fd_digits": [2.0, 2.0]})
+    assert experiments.markdown(frame, ("fid.fd_digits",)).splitlines() == [
+        "| experiment | sample.steps | fd_digits |", "| --- | --- | --- |", "| a | 8 | 2 |", "| b | 9 | 2 |", "",
+        "In all of them: `seed` 1.",
+    ]
+
+
 def test_a_page_without_marks_is_left_alone(repository, monkeypatch, capsys):
     (repository / "page.md").write_text("no marks\n")
     monkeypatch.setattr("sys.argv", ["experiments", "--into", "page.md"])

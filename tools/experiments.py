@@ -129,11 +129,15 @@ def shown(value: object) -> str:
     return "" if value is None or value != value else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def markdown(frame: pd.DataFrame) -> str:
-    """The table as Markdown, numbers with four digits."""
+def markdown(frame: pd.DataFrame, metrics: tuple[str, ...] = METRICS) -> str:
+    """The table as Markdown, numbers with four digits. Parameters that are the same in all rows are told once, below."""
+    kept = {"experiment", *(metric.partition(".")[2] for metric in metrics)}
+    same = [name for name in frame.columns if name not in kept and len(frame) > 1 and frame[name].nunique(dropna=False) == 1]
+    below = f"\nIn all of them: {', '.join(f'`{name}` {frame[name].iloc[0]}' for name in same)}.\n" if same else ""
+    frame = frame.drop(columns=same)
     lines = ["| " + " | ".join(frame.columns) + " |", "| " + " | ".join("---" for _ in frame.columns) + " |"]
     lines += ["| " + " | ".join(map(shown, row)) + " |" for row in frame.itertuples(index=False)]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + below
 
 
 def main() -> int:
@@ -156,9 +160,9 @@ def main() -> int:
             print(f"{asked.into}: expected the two marks {MARKS[0].strip()} and {MARKS[1]}", file=sys.stderr)
             return 1
         with replacing(asked.into) as temporary:
-            temporary.write_text(before + mark + markdown(found) + end + after, encoding="utf-8")
+            temporary.write_text(before + mark + markdown(found, tuple(asked.metrics)) + end + after, encoding="utf-8")
     else:
-        print(markdown(found), end="")
+        print(markdown(found, tuple(asked.metrics)), end="")
     return 0
 
 
