@@ -208,6 +208,6 @@ def test_plots_of_dvc_need_no_network(browser, tmp_path):
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.goto(f"file://{clone}/dvc_plots/index.html")
     expect(page.locator("canvas").first).to_be_visible(timeout=30_000)
-    assert page.locator("canvas").count() >= 5 and page.locator('img[src*="samples_by_class"]').count() == 1
+    assert page.locator("canvas").count() >= 5 and page.locator('img[src*="samples_by_class"]').count() >= 1
     page.close()
     assert troubles == []
