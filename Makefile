@@ -34,7 +34,7 @@ samples: install  ## without data or training: fetch the committed model, draw, 
 .PHONY: demo
 demo: install  ## draw digits in the browser with the committed model or your own, step by step
 	@test -f models/model.safetensors || dvc pull --quiet models/model.safetensors || true
-	streamlit run app.py
+	python -m tools.demo
 
 .PHONY: report
 report: install  ## one HTML page of what was run, measured and drawn, with the experiments: report/report.html

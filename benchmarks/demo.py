@@ -1,7 +1,7 @@
 """`python -m benchmarks.demo [--rounds 5]`: seconds from opening the demo's page until its first images are seen.
 
-Each round starts a server of its own, so that nothing is warm: the first page imports torch, opens the model and draws a hundred
-digits. Needs models/model.safetensors and Chromium. Medians, to benchmarks/results/demo.json.
+Each round starts a server of its own: the first page opens the model and draws a hundred digits, the next one draws them. Needs
+models/model.safetensors and Chromium. Medians, to benchmarks/results/demo.json.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def first_images(browser) -> tuple[float, float]:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)],
+        [sys.executable, "-m", "tools.demo", "--server.port", str(port)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )
     try:

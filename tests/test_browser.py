@@ -38,7 +38,7 @@ def address(tmp_path_factory):
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)], cwd=clone,
+        [sys.executable, "-m", "tools.demo", "--server.port", str(port)], cwd=clone,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )
     try:

@@ -61,10 +61,11 @@ def test_the_readme_says_that_fid_was_not_measured_exactly_as_long_as_it_was_not
     assert (METRICS["fid.fid"] is not None) == ("fid.fid" in {name for name, _, _ in ROWS})
 
 
-def test_make_targets_in_the_readme_exist():
+def test_make_targets_in_readme_and_docs_exist():
     known = run("make", "help", cwd=ROOT).stdout
-    for target in set(re.findall(r"[`$] ?make ([a-z]+)", README)):
-        assert f"make {target} " in known, target
+    for page in (README, *(path.read_text() for path in (ROOT / "docs").glob("*.md"))):
+        for target in set(re.findall(r"[`$] ?make ([a-z]+)", page)):
+            assert f"make {target} " in known, target
 
 
 def test_the_default_sampler_is_one_that_the_sweep_speaks_for(params):
@@ -79,6 +80,9 @@ def test_files_in_the_readme_exist():
     tracked = set(run("git", "ls-files", cwd=ROOT).stdout.splitlines())
     for link in re.findall(r"\]\(([^)#:]+)[)#]", README):
         assert link in tracked, link
+    for page in (ROOT / "docs").glob("*.md"):
+        for link in re.findall(r"\]\(([^)#:]+)[)#]", page.read_text()):
+            assert (page.parent / link).resolve().relative_to(ROOT).as_posix() in tracked, (page.name, link)
     for block in re.findall(r"^    (\S+)(?: (\S+/))* {2,}", README, re.MULTILINE):
         for name in filter(None, block):
             assert any(path == name or path.startswith(name) for path in tracked), name
@@ -88,10 +92,10 @@ def test_pictures_in_git_are_the_figures_of_generated_images_alone():
     tracked = run("git", "ls-files", cwd=ROOT).stdout.splitlines()
     suffixes = (".png", ".gz", ".zip", ".npy", ".jpg", ".gif")
     assert sorted(path for path in tracked if path.endswith(suffixes)) == [
-        f"figures/{name}" for name in (
+        "docs/pictures/demo.png", "docs/pictures/shapes.png", *(f"figures/{name}" for name in (
             "learning_curve.png", "loss_by_noise_level.png", "quality_over_steps.png", "reverse_process.gif",
             "reverse_process.png", "samples_by_class.png", "schedules.png",
-        )
+        ))
     ]
 
 
