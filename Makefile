@@ -52,6 +52,10 @@ test: install  ## run the tests (those on MNIST only where MNIST_MIRROR is set)
 soak: install  ## kill every stage at 20 random moments and compare what comes out in the end (long)
 	python -m tools.soak --report benchmarks/results/soak.json
 
+.PHONY: fuzz
+fuzz: install  ## give every reader of files 20,000 damaged ones, with little memory; counts: benchmarks/results/fuzz.json
+	python -m pytest tests/test_fuzz.py --numprocesses 0 --hypothesis-profile soak --fuzz-report benchmarks/results/fuzz.json
+
 .PHONY: lint
 lint: install  ## check the code's form
 	ruff check .

@@ -18,6 +18,7 @@ from streamlit.delta_generator import DeltaGenerator
 from src import drawing, params, pictures, trajectory
 from src.denoiser import Denoiser
 from src.errors import UserError
+from src.params import MOST_ETA
 from src.request import MOST_GUIDANCE, MOST_IMAGES, MOST_SEED, MOST_STEPS, Request
 from src.trajectory import Trajectory
 
@@ -25,7 +26,6 @@ METHODS = {
     "sde-dpmsolver++": "DPM-Solver++ with fresh noise", "dpmsolver++": "DPM-Solver++(2M)", "ddim": "DDIM", "ddpm": "DDPM",
 }
 SPACINGS = {"logsnr": "equal in log-SNR", "trailing": "equal in t, from the end", "leading": "equal in t, from the start"}
-MOST_ETA = {"ddim": 1.0, "sde-dpmsolver++": 2.0}
 MOST_DIGITS = 12  # of a number
 KEPT_BYTES = 2**26  # of walks, per session, so that going back to earlier settings costs nothing
 NO_MODEL = """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import socket
 import statistics
@@ -15,6 +16,8 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -22,18 +25,19 @@ from playwright.sync_api import sync_playwright
 from benchmarks.machine import describe
 
 RESULT = Path("benchmarks/results/demo.json")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 IMAGE = '[data-testid="stImage"] img'
 
 
-def first_images(browser) -> tuple[float, float]:
-    """Seconds until the first visitor of a fresh server sees images, and until the second one does."""
+@contextmanager
+def serving(folder: str | Path = ".") -> Iterator[str]:
+    """The address of the demo of the repository in `folder`, which runs on a free port, on the CPU, until the block ends."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "tools.demo", "--server.port", str(port)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        [sys.executable, "-m", "tools.demo", "--server.port", str(port)], cwd=folder,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )
     try:
         for _ in range(300):
@@ -42,18 +46,24 @@ def first_images(browser) -> tuple[float, float]:
                 break
             except OSError:
                 time.sleep(0.1)
+        yield f"http://localhost:{port}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def first_images(browser) -> tuple[float, float]:
+    """Seconds until the first visitor of a fresh server sees images, and until the second one does."""
+    with serving() as address:
         found = []
         for _ in range(2):
             page = browser.new_page()
             started = time.perf_counter()
-            page.goto(f"http://localhost:{port}")
+            page.goto(address)
             page.wait_for_selector(IMAGE, timeout=60_000)
             found.append(time.perf_counter() - started)
             page.close()
-        return found[0], found[1]
-    finally:
-        server.terminate()
-        server.wait(30)
+    return found[0], found[1]
 
 
 def main() -> None:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import stat
 import warnings
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -37,6 +39,9 @@ MAX_MEMBER_BYTES = 16 * 2**20
 MAX_TOTAL_BYTES = 8 * 2**30
 MAX_SIDE = 1024
 MAX_IDX_BYTES = 4 * 2**30
+MAX_RATIO = 200  # of bytes that come out to bytes in the archive, once FREE_BYTES have come out; MNIST's IDX files have 5
+FREE_BYTES = 2**20
+CHUNK = 2**20
 
 
 def read(folder: str | Path, heldout: float, seed: int) -> Dataset:
@@ -85,17 +90,39 @@ def read_idx(path: str | Path, dims: int) -> np.ndarray:
     path = Path(path)
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            raw = file.read(MAX_IDX_BYTES + 1)
+            head = file.read(4 + 4 * dims)
+            if len(head) < 4 + 4 * dims or head[:4] != bytes([0, 0, 8, dims]):
+                raise UserError(f"{path}: not an IDX file of unsigned bytes with {dims} axes; fetch the file again")
+            shape = tuple(int.from_bytes(head[4 + 4 * i : 8 + 4 * i], "big") for i in range(dims))
+            expected = math.prod(shape)
+            if not 0 < expected <= MAX_IDX_BYTES:
+                raise UserError(
+                    f"{path}: its header says {shape}, {expected} bytes; expected 1 to {MAX_IDX_BYTES}; fetch the file again"
+                )
+            raw = _inflate(file, expected, f"{path}", path.stat().st_size)
+            more = len(file.read(1))
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error}); fetch the file again") from None
-    head = 4 + 4 * dims
-    if len(raw) < head or raw[:4] != bytes([0, 0, 8, dims]):
-        raise UserError(f"{path}: not an IDX file of unsigned bytes with {dims} axes; fetch the file again")
-    shape = tuple(int.from_bytes(raw[4 + 4 * i : 8 + 4 * i], "big") for i in range(dims))
-    expected = head + int(np.prod([int(n) for n in shape], dtype=object))
-    if len(raw) != expected or 0 in shape:
-        raise UserError(f"{path}: its header says {shape}, {expected} bytes; found {len(raw)}; fetch the file again")
-    return np.frombuffer(raw, np.uint8, offset=head).reshape(shape).copy()
+    if len(raw) + more != expected:
+        found = "more" if more else len(raw)
+        raise UserError(f"{path}: its header says {shape}, {expected} bytes; found {found}; fetch the file again")
+    return np.frombuffer(raw, np.uint8).reshape(shape)
+
+
+def _inflate(file: BinaryIO, limit: int, name: str, packed: int) -> bytearray:
+    """Up to `limit` bytes of a file that has `packed` bytes in its archive, never more than MAX_RATIO times as many.
+
+    Memory follows what comes out, not what a header announces. Raises UserError that starts with `name`.
+    """
+    raw = bytearray()
+    while chunk := file.read(min(CHUNK, limit - len(raw))):
+        raw += chunk
+        if len(raw) > FREE_BYTES + MAX_RATIO * packed:
+            raise UserError(
+                f"{name} unpacks to more than {MAX_RATIO} times its {packed} bytes, as no honest archive of images does; "
+                f"make or fetch the archive again"
+            )
+    return raw
 
 
 def _read_zip(path: Path, heldout: float, seed: int) -> Dataset:
@@ -159,7 +186,7 @@ def _png_members(path: str | Path, archive: zipfile.ZipFile) -> list[zipfile.Zip
         if name in seen:
             raise UserError(f"{path}: member {name!r} appears twice; make the archive again")
         total += member.file_size
-        if member.file_size > MAX_MEMBER_BYTES or total > MAX_TOTAL_BYTES:
+        if member.file_size > MAX_MEMBER_BYTES or total > MAX_TOTAL_BYTES:  # of zips, the reader gives no more than announced
             raise UserError(
                 f"{path}: member {name!r} unpacks to {member.file_size} bytes, {total} so far; at most {MAX_MEMBER_BYTES} "
                 f"a member and {MAX_TOTAL_BYTES} in all are accepted"
@@ -190,11 +217,12 @@ def _labels(path: str | Path, names: list[str]) -> Tensor | None:
 
 
 def _decode(path: str | Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> Tensor:
-    pixels: np.ndarray | None = None
+    pixels: np.ndarray | None = None  # (N, H, W, C): of one channel until an image has colour
     for i, member in enumerate(tqdm(members, desc="unpack", unit="image")):
+        name = f"{path}: member {member.filename!r}"
         with archive.open(member) as file:
-            raw = file.read(MAX_MEMBER_BYTES + 1)
-        image = decode_png(raw, f"{path}: member {member.filename!r}")
+            raw = _inflate(file, MAX_MEMBER_BYTES, name, member.compress_size)
+        image = decode_png(raw, name)
         if pixels is None:
             _check_size(path, *image.shape[:2])
             if len(members) * image.shape[0] * image.shape[1] * 3 > MAX_TOTAL_BYTES:
@@ -202,18 +230,23 @@ def _decode(path: str | Path, archive: zipfile.ZipFile, members: list[zipfile.Zi
                     f"{path}: {len(members)} images of {image.shape[1]}x{image.shape[0]} are more than {MAX_TOTAL_BYTES} bytes "
                     f"of pixels; make a smaller archive"
                 )
-            pixels = np.zeros((len(members), *image.shape[:2], 3), np.uint8)
+            pixels = np.zeros((len(members), *image.shape[:2], 1), np.uint8)
         if image.shape[:2] != pixels.shape[1:3]:
             raise UserError(
                 f"{path}: member {member.filename!r} is {image.shape[1]}x{image.shape[0]}, others are "
                 f"{pixels.shape[2]}x{pixels.shape[1]}; all images must be of one size"
             )
-        pixels[i] = image if image.ndim == 3 else image[:, :, None]
-    colour = (pixels != pixels[:, :, :, :1]).any()
-    return torch.from_numpy(pixels if colour else pixels[:, :, :, :1]).permute(0, 3, 1, 2).contiguous()
+        if image.ndim == 2:
+            image = image[:, :, None]
+        elif (image == image[:, :, :1]).all():
+            image = image[:, :, :1]
+        elif pixels.shape[3] == 1:
+            pixels = pixels.repeat(3, axis=3)
+        pixels[i] = image
+    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
-def decode_png(raw: bytes, name: str) -> np.ndarray:
+def decode_png(raw: bytes | bytearray, name: str) -> np.ndarray:
     """(H, W) or (H, W, 3) uint8 pixels of an 8-bit greyscale or RGB PNG. Raises UserError that starts with `name`."""
     try:
         with warnings.catch_warnings():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from src.errors import UserError
 from src.files import save_tensors
@@ -33,6 +35,20 @@ def load(path: str | Path, kind: str, remedy: str) -> tuple[dict, dict[str, Tens
     if header.get("kind") != kind:
         raise UserError(f"{path}: expected a {kind}, found {header.get('kind', 'no header of ours')!r}; {remedy}")
     return header, weights
+
+
+def fit(build: Callable[[], nn.Module], weights: dict[str, Tensor]) -> None:
+    """See that the module that `build` makes has weights of these names and shapes. Raises ValueError that names the first
+    that differs.
+
+    Nothing is allocated: however large a network a file claims to hold, opening it takes no more memory than the file.
+    """
+    with torch.device("meta"):
+        expected = {name: tuple(value.shape) for name, value in build().state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in sorted(expected.keys() | found.keys()):
+        if expected.get(name) != found.get(name):
+            raise ValueError(f"{name}: expected {expected.get(name, 'none')}, found {found.get(name, 'none')}")
 
 
 def digest(path: str | Path) -> str:

@@ -162,9 +162,11 @@ def load(path: str | Path) -> tuple[Classifier, dict]:
     """The classifier, in evaluation mode on the CPU, and `about`. Raises UserError if the file is missing or damaged."""
     header, weights = artifact.load(path, "classifier", remedy="`dvc pull` fetches it, `dvc repro classifier` makes it")
     try:
-        model = Classifier(ClassifierConfig(**header["config"]))
+        config = ClassifierConfig(**header["config"])
+        artifact.fit(lambda: Classifier(config), weights)
+        model = Classifier(config)
         model.load_state_dict(weights)
         about = header["about"]
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: its weights do not fit its configuration ({error}); train anew") from None
     return model.eval().requires_grad_(False), about

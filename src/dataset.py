@@ -75,14 +75,29 @@ def load(path: str | Path) -> Dataset:
         with safe_open(path, framework="pt") as file:
             meta = json.loads(file.metadata()["dataset"])
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        found = Dataset(
+            meta["name"], meta["fingerprint"], tensors["images"], tensors.get("labels"), tensors["heldout_images"],
+            tensors.get("heldout_labels"),
+        )
+        _check(found)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `dvc repro unpack` makes it") from None
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); `dvc repro --force unpack` makes it anew") from None
-    return Dataset(
-        meta["name"], meta["fingerprint"], tensors["images"], tensors.get("labels"), tensors["heldout_images"],
-        tensors.get("heldout_labels"),
-    )
+    return found
+
+
+def _check(found: Dataset) -> None:
+    """Raises ValueError unless images and labels are what a Dataset has."""
+    for images, labels in [(found.images, found.labels), (found.heldout_images, found.heldout_labels)]:
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != found.images.shape[1:] or not len(images):
+            raise ValueError(f"images are {images.dtype} {tuple(images.shape)}")
+        if (labels is None) != (found.labels is None):
+            raise ValueError("only one of two parts has labels")
+        if labels is not None and (labels.dtype != torch.int64 or labels.shape != images.shape[:1] or int(labels.min()) < 0):
+            raise ValueError(f"labels are {labels.dtype} {tuple(labels.shape)} for {len(images)} images")
+        if labels is not None and int(labels.max()) >= len(found.images):
+            raise ValueError(f"a label is {int(labels.max())} of {len(found.images)} images")
 
 
 def to_float(pixels: Tensor) -> Tensor:

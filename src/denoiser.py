@@ -118,13 +118,14 @@ def load(path: str | Path) -> tuple[Denoiser, dict]:
     try:
         config = header["config"]
         lists = {key: tuple(value) for key, value in config["unet"].items() if isinstance(value, list)}
-        denoiser = Denoiser(
-            DenoiserConfig(
-                UNetConfig(**config["unet"] | lists), ScheduleConfig(**config["schedule"]), config["prediction"],
-                config["label_dropout"],
-            )
-        )
-        if any(name.startswith("guide.") for name in weights):
+        unet = UNetConfig(**config["unet"] | lists)
+        if len(unet.multipliers) * unet.res_blocks > len(weights):
+            raise ValueError(f"{unet.res_blocks} blocks on each of {len(unet.multipliers)} levels, but {len(weights)} weights")
+        guided = any(name.startswith("guide.") for name in weights)
+        artifact.fit(lambda: nn.ModuleDict({name: UNet(unet) for name in ("unet", *["guide"] * guided)}), weights)
+        schedule = ScheduleConfig(**config["schedule"])
+        denoiser = Denoiser(DenoiserConfig(unet, schedule, config["prediction"], config["label_dropout"]))
+        if guided:
             denoiser.guide = copy.deepcopy(denoiser.unet)
         denoiser.load_state_dict(weights)
         about = header["about"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Literal
 
 import torch
@@ -10,8 +11,8 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def best() -> torch.device:
-    """A GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """A GPU where there is one, else the CPU; of several processes on one machine each has a GPU of its own."""
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
 
 
 def precision(asked: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:

@@ -84,11 +84,15 @@ class Batch:
     way: Tensor | None  # uint8 (steps + 1, K, C, H, W): every x_t of the first K, then the image
 
 
+def parts(count: int, batch_size: int) -> list[range]:
+    """Numbers of images, from 1 to `count`, in batches."""
+    return [range(start, min(start + batch_size, count + 1)) for start in range(1, count + 1, batch_size)]
+
+
 def batches(
-    denoiser: Denoiser, sampler: Sampler, seed: int, count: int, labels: Tensor | None, batch_size: int = 250, ways: int = 0,
-    first: int = 1,
+    denoiser: Denoiser, sampler: Sampler, seed: int, labels: Tensor | None, parts: list[range], ways: int = 0
 ) -> Iterator[Batch]:
-    """Images `first` to `count` in order, in batches; the way is kept of images 1 to `ways`.
+    """Images with the numbers in `parts`, a batch for each; the way is kept of images 1 to `ways`.
 
     On CPUs each core draws batches of its own: small feature maps are too little work to share, and no image depends on
     the number of cores.
@@ -106,7 +110,6 @@ def batches(
         images = to_pixels(step.x0).cpu()
         return Batch(numbers[0], images, torch.stack([*states, images[:kept]]) if kept else None)
 
-    parts = [range(start, min(start + batch_size, count + 1)) for start in range(first, count + 1, batch_size)]
     if next(denoiser.parameters()).device.type != "cpu":
         yield from map(finish, parts)
         return
@@ -127,7 +130,7 @@ def draw(
     denoiser: Denoiser, sampler: Sampler, seed: int, count: int, labels: Tensor | None, batch_size: int = 250
 ) -> Tensor:
     """The finished images: uint8 (count, C, H, W)."""
-    return torch.cat([batch.images for batch in batches(denoiser, sampler, seed, count, labels, batch_size)])
+    return torch.cat([batch.images for batch in batches(denoiser, sampler, seed, labels, parts(count, batch_size))])
 
 
 def choose_labels(classes: list[int] | None, counts: list[int], seed: int, count: int) -> Tensor | None:

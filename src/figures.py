@@ -1,11 +1,13 @@
-"""Arrays to pictures: the figures of the report. Each function returns a matplotlib Figure; saving is the caller's.
+"""Arrays to pictures: the figures of the report. Each function returns a matplotlib Figure, for `save`.
 
 Holds no sampling and no measuring: what is drawn here was computed elsewhere.
 """
 
 from __future__ import annotations
 
+import itertools
 import textwrap
+from pathlib import Path
 
 import matplotlib
 
@@ -17,6 +19,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from src.files import replacing
 from src.schedule import Schedule
 
 COLUMN, PAGE = 3.4, 7.0  # inches: widths of a column and of the text in a paper of two columns, where figures keep their size
@@ -30,6 +33,13 @@ plt.rcParams.update(
         "figure.constrained_layout.use": True,
     }
 )
+
+
+def save(figure: Figure, path: str | Path, dpi: int) -> None:
+    """Replace the PNG `path`, with the same bytes each time, and close the figure."""
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
+    plt.close(figure)
 
 
 def _show(axis: plt.Axes, image: Tensor) -> None:
@@ -49,6 +59,14 @@ def _note(figure: Figure, text: str) -> None:
 def _close(figure: Figure) -> None:
     """Set images close together: half the usual space between them."""
     figure.get_layout_engine().set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
+
+
+def _log_values(axis: plt.Axes) -> None:
+    """A logarithmic axis of values that is labelled with plain numbers."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
+    axis.tick_params(axis="y", which="minor", labelsize=6)
 
 
 def evenly(count: int, columns: int) -> list[int]:
@@ -116,10 +134,8 @@ def learning_curve(curve: pd.DataFrame, loss_name: str, timesteps: int, note: st
         right.plot(curve["step"], curve[name], color=colour, linewidth=1, label=f"$t$ {start} to {end - 1}")
     right.set(title="Held-out, by noise level")
     for axis in (left, right):
-        axis.set(xlabel="optimiser step", yscale="log")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
-        axis.tick_params(axis="y", which="minor", labelsize=6)
+        axis.set_xlabel("optimiser step")
+        _log_values(axis)
         axis.yaxis.set_minor_locator(plt.LogLocator(subs=(2, 5)))
     left.legend(fontsize=7)
     right.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -147,7 +163,7 @@ def quality_over_steps(sweep: pd.DataFrame, floor: tuple[float, float] | None, n
     of as many real held-out images, where there are enough.
     """
     figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.8))
-    for (name, rows), colour in zip(sweep.groupby("sampler", sort=False), COLOURS, strict=False):
+    for (name, rows), colour in zip(sweep.groupby("sampler", sort=False), itertools.cycle(COLOURS), strict=False):
         style = {"color": colour, "label": name, "marker": "o", "markersize": 3.5}
         axes[0].plot(rows["evaluations"], rows["fd_digits"], **style)
         axes[1].plot(1000 / rows["images_per_second"], rows["fd_digits"], **style)
@@ -162,10 +178,7 @@ def quality_over_steps(sweep: pd.DataFrame, floor: tuple[float, float] | None, n
             mean, deviation = floor
             axis.axhline(mean, color="0.5", linestyle="--", linewidth=1, label="as many real held-out images")
             axis.axhspan(mean - deviation, mean + deviation, color="0.5", alpha=0.15, linewidth=0)
-        axis.set_yscale("log")
-        axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
-        axis.tick_params(axis="y", which="minor", labelsize=6)
+        _log_values(axis)
     axes[0].set(xlabel="network evaluations per image", ylabel="fd_digits", title="Quality over evaluations")
     axes[1].set(xlabel="seconds per 1,000 images", ylabel="fd_digits", title="Quality over time")
     axes[2].set(xlabel="network evaluations per image", ylabel="images in pieces, %", title="Broken strokes")

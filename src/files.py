@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,11 +30,24 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _settle(path.parent)
+
+
+def publish(folder: str | Path, target: str | Path) -> None:
+    """Move a finished folder to `target`, in place of what was there: its files are on the disk before the name is."""
+    os.sync()  # once, rather than each of ten thousand small files
+    shutil.rmtree(target, ignore_errors=True)
+    Path(folder).rename(target)
+    _settle(Path(target).absolute().parent)
+
+
+def _settle(folder: Path) -> None:
+    """See that the names in `folder` are on the disk, too."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:

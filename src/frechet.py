@@ -6,7 +6,9 @@ used on network features by Heusel et al. 2017 ("FID").
 
 from __future__ import annotations
 
+import math
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,23 +92,30 @@ def save(moments: Moments, path: str | Path) -> None:
         np.savez(file, mu=moments.mu, sigma=moments.sigma)
 
 
+def _array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """A member of an .npz, as float64. Its header is read first: nothing larger than `shape` is unpacked."""
+    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
+    with archive.open(f"{name}.npy") as file:
+        version = np.lib.format.read_magic(file)[0]
+        found, by_columns, dtype = readers[version](file)
+        if found != shape or dtype.kind not in "fiu":
+            raise ValueError(f"{name} is {dtype} of shape {found}, not real numbers of shape {shape}")
+        raw = file.read(math.prod(shape) * dtype.itemsize)
+    return np.frombuffer(raw, dtype).reshape(shape, order="F" if by_columns else "C").astype(np.float64)
+
+
 def load(path: str | Path, dims: int) -> Moments:
     """Moments of `dims`-dimensional features from such an .npz. Raises UserError that says what is wrong with it."""
     wanted = f"expected an .npz with mu ({dims},) and sigma ({dims}, {dims}), as `python -m pytorch_fid --save-stats` writes"
     try:
-        with np.load(path, allow_pickle=False) as file:
-            mu, sigma = file["mu"], file["sigma"]
-        if mu.dtype.kind not in "fiu" or sigma.dtype.kind not in "fiu":
-            raise ValueError(f"mu is {mu.dtype}, sigma {sigma.dtype}, not real numbers")
-        mu, sigma = mu.astype(np.float64), sigma.astype(np.float64)
+        with zipfile.ZipFile(path) as archive:
+            mu, sigma = _array(archive, "mu", (dims,)), _array(archive, "sigma", (dims, dims))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; {wanted}") from None
-    except KeyError as error:
-        raise UserError(f"{path}: {error.args[0]}; {wanted}") from None
+    except MemoryError:
+        raise
     except Exception as error:  # zipfile, the decompressors and numpy raise many kinds on damaged files
         raise UserError(f"{path}: cannot be read ({error}); {wanted}") from None
-    if mu.shape != (dims,) or sigma.shape != (dims, dims):
-        raise UserError(f"{path}: found mu {mu.shape} and sigma {sigma.shape}; {wanted}")
     if not np.isfinite(mu).all() or not np.isfinite(sigma).all():
         raise UserError(f"{path}: holds values that are not finite; {wanted}")
     if not np.allclose(sigma, sigma.T, rtol=1e-5, atol=1e-8):

@@ -23,16 +23,18 @@ def file_name(number: int) -> str:
 class PixelDigest:
     """A name for a sequence of images, by their pixels; grey images and their RGB PNGs have the same one."""
 
-    def __init__(self) -> None:
-        self.sha256 = hashlib.sha256()
+    def __init__(self, images: Tensor | None = None) -> None:
+        self.each: list[bytes] = []  # sha256 of every image
+        if images is not None:
+            self.add(images)
 
     def add(self, images: Tensor) -> None:
         """Take in uint8 images (B, C, H, W), C 1 or 3."""
-        self.sha256.update(images.expand(-1, 3, -1, -1).contiguous().numpy().tobytes())
+        self.each += [hashlib.sha256(image.tobytes()).digest() for image in images.expand(-1, 3, -1, -1).contiguous().numpy()]
 
     def hex(self) -> str:
-        """First 12 hex digits of the sha256."""
-        return self.sha256.hexdigest()[:12]
+        """First 12 hex digits of the sha256 of those."""
+        return hashlib.sha256(b"".join(self.each)).hexdigest()[:12]
 
 
 def write(folder: str | Path, first: int, images: Tensor) -> None:
@@ -65,18 +67,13 @@ def stream(folder: str | Path, count: int, batch_size: int = 500, side: int | No
             batch = []
 
 
-def salvaged(folder: str | Path, count: int, batch_size: int) -> Iterator[Tensor]:
-    """What an interrupted `write` of `count` images in batches left: every whole batch from the first on, as `stream` has it.
-
-    Ends before the first batch of which an image is missing or not whole.
-    """
-    for first in range(1, count + 1, batch_size):
-        try:
-            names = [file_name(number) for number in range(first, min(first + batch_size, count + 1))]
-            batch = torch.stack([_read(Path(folder) / name) for name in names])
-        except (UserError, RuntimeError):
-            return
-        yield batch
+def salvage(folder: str | Path, numbers: range) -> Tensor | None:
+    """The images with these numbers, (B, 3, H, W) uint8; None if one is missing or not whole, as a `write` that was
+    interrupted leaves them."""
+    try:
+        return torch.stack([_read(Path(folder) / file_name(number)) for number in numbers])
+    except (UserError, RuntimeError):
+        return None
 
 
 def _read(path: Path, shape: torch.Size | None = None) -> Tensor:

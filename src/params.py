@@ -11,6 +11,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from src.errors import UserError
 
+MOST_TIMESTEPS = 100_000
+MOST_ETA = {"ddim": 1.0, "sde-dpmsolver++": 2.0}  # of other methods eta has no meaning
 MOST_TOLD = 500  # characters of what was found: YAML's aliases can make a few bytes very large
 
 
@@ -43,7 +45,7 @@ Interval = Annotated[list[Float], Field(min_length=2, max_length=2), AfterValida
 
 def _sampler_exists(name: str) -> str:
     method, _, *eta = name.split()
-    if eta and float(eta[0]) > {"ddim": 1, "sde-dpmsolver++": 2}.get(method, 0):
+    if eta and float(eta[0]) > MOST_ETA.get(method, 0):
         raise ValueError(f"expected an eta of at most 1 for ddim, and none for ddpm and dpmsolver++, found {name!r}")
     return name
 
@@ -114,7 +116,7 @@ class Sample(Section):
     method: Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
     steps: Count
     spacing: Literal["leading", "trailing", "logsnr"]
-    eta: Annotated[Float, Field(ge=0, le=2)]
+    eta: Annotated[Float, Field(ge=0, le=max(MOST_ETA.values()))]
     guidance: NotNegative
     guidance_interval: Interval | None
     autoguidance: NotNegative
@@ -127,8 +129,8 @@ class Sample(Section):
 
     @model_validator(mode="after")
     def _eta_is_of_the_method(self) -> Sample:
-        if self.method == "ddim" and self.eta > 1:
-            raise ValueError(f"eta ({self.eta}) must not exceed 1 for ddim; above it only sde-dpmsolver++ has a meaning")
+        if self.eta > MOST_ETA.get(self.method, self.eta):
+            raise ValueError(f"eta ({self.eta}) must not exceed {MOST_ETA[self.method]:g} for {self.method}")
         return self
 
 
@@ -180,9 +182,10 @@ class Figures(Section):
 
 
 class Params(Section):
+    launcher: Annotated[str, Field(min_length=1)]
     seed: Index
     schedule: Literal["linear", "cosine"]
-    timesteps: Annotated[int, Field(ge=2)]
+    timesteps: Annotated[int, Field(ge=2, le=MOST_TIMESTEPS)]
     beta_start: Annotated[Float, Field(gt=0, lt=1)]
     beta_end: Annotated[Float, Field(gt=0, lt=1)]
     cosine_s: NotNegative

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from src.denoiser import Denoiser
+from src.files import replacing
 from src.trainer import Step
 
 
@@ -23,9 +24,11 @@ class Progress:
     best: dict | None = None  # step, levels and weights of the row with the lowest held-out loss
     previews: dict[str, Tensor] = field(default_factory=dict)  # files drawn on the way, as bytes
     guide: dict[str, Tensor] | None = None  # the averaged network early on, for autoguidance
+    pending: dict | None = None  # the last step, while nobody has looked at it: its row or preview may be due
 
     def took(self, step: Step) -> None:
         self.losses.append(step.loss)
+        self.pending = asdict(step)
 
     def evaluated(self, step: Step, levels: Tensor, averaged: Denoiser) -> None:
         """One more row of the curve, of the weights `averaged`, whose held-out loss by noise level is `levels`."""
@@ -36,10 +39,15 @@ class Progress:
         if self.best is None or levels.mean() < self.best["levels"].mean():
             self.best = {"step": step.step, "levels": levels, "weights": copy.deepcopy(averaged.unet.state_dict())}
 
+    def looked(self) -> None:
+        """All that is due after the last step is done."""
+        self.pending = None
+
     def drew(self, path: Path) -> None:
         """Remember the file, since DVC clears its folder before a stage starts again."""
         self.previews[path.name] = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
 
     def restore_previews(self, folder: Path) -> None:
         for name, content in self.previews.items():
-            (folder / name).write_bytes(bytes(content.tolist()))
+            with replacing(folder / name) as temporary:
+                temporary.write_bytes(content.numpy().tobytes())

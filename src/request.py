@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 from src.denoiser import Denoiser
 from src.drawing import Sampler
 from src.errors import UserError
-from src.params import Float, Section
+from src.params import MOST_ETA, Float, Section
 from src.samplers import ETA, Method
 from src.schedule import Spacing
 
@@ -25,7 +25,7 @@ class Request(Section):
     method: Method
     steps: Annotated[int, Field(ge=1, le=MOST_STEPS)]
     spacing: Spacing
-    eta: Annotated[Float, Field(ge=0, le=2)]
+    eta: Annotated[Float, Field(ge=0, le=max(MOST_ETA.values()))]
     guidance: Weight
     guidance_interval: tuple[float, float] | None
     autoguidance: Weight
@@ -44,9 +44,9 @@ class Request(Section):
             raise UserError("; ".join(problems)) from None
 
     def sampler(self) -> Sampler:
-        """Settings that mean nothing for the method are left out, so that they make no other request of it."""
+        """Settings that mean nothing for the method are left out: requests that differ in them alone are equal."""
         return Sampler(
-            self.method, self.steps, self.spacing, ETA.get(self.method, min(self.eta, 1.0 if self.method == "ddim" else 2.0)),
+            self.method, self.steps, self.spacing, ETA.get(self.method, min(self.eta, MOST_ETA.get(self.method, 0.0))),
             self.guidance, self.guidance_interval, self.autoguidance, self.autoguidance_interval,
         )
 

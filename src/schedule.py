@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from src.errors import UserError
+from src.params import MOST_TIMESTEPS
 
 ScheduleName = Literal["linear", "cosine"]
 Spacing = Literal["leading", "trailing", "logsnr"]
@@ -56,6 +57,8 @@ class Schedule:
 
     def __init__(self, config: ScheduleConfig):
         self.config = config
+        if type(config.timesteps) is not int or not 2 <= config.timesteps <= MOST_TIMESTEPS:
+            raise UserError(f"timesteps: expected a whole number from 2 to {MOST_TIMESTEPS}, found {config.timesteps}")
         if config.name == "linear":
             self.betas = linear_betas(config.timesteps, config.beta_start, config.beta_end)
         elif config.name == "cosine":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,6 +24,7 @@ from src.denoiser import Denoiser
 from src.errors import UserError
 from src.muon import Muon
 from src.params import Train
+from src.processes import Processes
 from src.randomness import derive, generator
 
 
@@ -136,13 +138,29 @@ def ema_decay(step: int, length: float) -> float:
     return 1 - 1 / (1 + length * step)
 
 
+def leave_signals_alone(worker: int) -> None:
+    """For a process that loads batches: a Ctrl-C reaches it, too, but it has to serve until the step is finished."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Trainer:
-    """Trains `denoiser` in place; `averaged` is the copy to evaluate and keep (the same one if EMA is off)."""
+    """Trains `denoiser` in place; `averaged` is the copy to evaluate and keep (the same one if EMA is off).
+
+    Of several `processes` each takes its share of every batch, and all end in the same weights.
+    """
 
     def __init__(
         self, denoiser: Denoiser, images: Tensor, labels: Tensor | None, settings: Train, seed: int,
-        device: torch.device | str,
+        device: torch.device | str, processes: Processes | None = None,
     ):
+        self.processes = processes or Processes()
+        shares = self.processes.count * settings.accumulation
+        if settings.batch_size % shares:
+            raise UserError(
+                f"train.batch_size ({settings.batch_size}) must be a multiple of train.accumulation times the "
+                f"{self.processes.count} processes: {shares}"
+            )
         self.device = torch.device(device)
         self.denoiser = denoiser.to(self.device)
         self.denoiser.precision = devices.precision(settings.precision, self.device)
@@ -160,7 +178,7 @@ class Trainer:
         """Take the remaining steps, yielding after each. Raises UserError if the loss or gradient is not finite."""
         loader = DataLoader(
             self.batches, batch_size=None, sampler=range(self.step, self.settings.steps),
-            num_workers=self.settings.workers, pin_memory=self.device.type == "cuda",
+            num_workers=self.settings.workers, pin_memory=self.device.type == "cuda", worker_init_fn=leave_signals_alone,
         )
         for batch in loader:
             yield self._take(batch)
@@ -171,6 +189,7 @@ class Trainer:
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
             optimizer.param_groups[0]["lr"] = share * peak
         steps = len(self.denoiser.schedule)
+        batch = self.processes.mine(batch)
         batch["t"] = (batch["t"] * steps).long().clamp(0, steps - 1)  # float32 rounds the last of [0, 1) up to 1
         total = 0.0
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
@@ -181,12 +200,13 @@ class Trainer:
                 loss = self.denoiser.loss(x0, inputs["eps"], inputs["t"], inputs.get("label")).mean()
                 (loss / self.settings.accumulation).backward()
                 total += loss.item() / self.settings.accumulation
+        if self.processes.count > 1:
+            mean = torch.tensor([total], device=self.device)
+            self.processes.average([mean, *(weight.grad for weight in self.denoiser.parameters() if weight.grad is not None)])
+            total = mean.item()
         grad_norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), self.settings.grad_clip).item()
         if not math.isfinite(total) or not math.isfinite(grad_norm):
-            raise UserError(
-                f"training diverged at step {self.step + 1}: loss {total}, gradient norm {grad_norm}, at {share:.0%} of the "
-                f"peak learning rates; try lower train.lr and train.muon_lr, more train.warmup_steps or a smaller train.grad_clip"
-            )
+            raise self._diverged(f"loss {total}, gradient norm {grad_norm}")
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -197,8 +217,21 @@ class Trainer:
                 torch._foreach_lerp_(averaged, current, 1 - ema_decay(self.step, self.settings.ema_length))
         return Step(self.step, total, share * self.settings.lr, grad_norm)
 
+    def _diverged(self, found: str) -> UserError:
+        rates = [f"{optimizer.param_groups[0]['lr']:.3g} ({type(optimizer).__name__})" for optimizer in self.optimizers]
+        return UserError(
+            f"training diverged at step {self.step + 1}: {found}, at learning rates of {', '.join(rates)}; try lower train.lr "
+            f"and train.muon_lr, more train.warmup_steps or a smaller train.grad_clip; the last checkpoint is as it was"
+        )
+
     def state_dict(self) -> dict:
-        """Everything that later steps depend on, for `load_state_dict` of a trainer built alike."""
+        """Everything that later steps depend on, for `load_state_dict` of a trainer built alike.
+
+        Raises UserError if a weight is not finite: such a state is not worth keeping.
+        """
+        for weights in (*self.denoiser.parameters(), *self.averaged.parameters()):
+            if not weights.isfinite().all():
+                raise self._diverged("weights that are not finite")
         return {
             "step": self.step,
             "denoiser": self.denoiser.state_dict(),

@@ -64,6 +64,8 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"\n{sys.argv[1]}: interrupted; `dvc repro` goes on", file=sys.stderr)
         return 128 + signal.SIGINT
+    if os.environ.get("RANK", "0") != "0":  # of several processes the first one keeps the log
+        return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("a") as file:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 import torch
 from safetensors.torch import load_file
 
 from src import figures, images, params, pictures, provenance
+from src.files import replacing
 from src.schedule import Schedule, ScheduleConfig
 
 
@@ -28,12 +27,9 @@ def main() -> None:
         f"{name} {manifest[name]:g}{' in ' + str(manifest[f'{name}_interval']) if manifest[f'{name}_interval'] else ''}"
         for name in ("guidance", "autoguidance")
     )
-    folder = Path("figures")
-    folder.mkdir(exist_ok=True)
 
     def save(name: str, figure: figures.Figure) -> None:
-        figure.savefig(folder / f"{name}.png", dpi=p.figures.dpi, metadata={"Software": None})
-        figures.plt.close(figure)
+        figures.save(figure, f"figures/{name}.png", p.figures.dpi)
 
     states = load_file("generated/trajectory.safetensors")["states"]
     save("reverse_process", figures.reverse_process(
@@ -41,7 +37,8 @@ def main() -> None:
         "The reverse process, from noise to image", f"{data}\n{how}",
     ))
     moving = states[:, : p.figures.process_images]
-    (folder / "reverse_process.gif").write_bytes(pictures.gif(moving, moving.shape[1], -(-80 // moving.shape[-1])))
+    with replacing("figures/reverse_process.gif") as temporary:
+        temporary.write_bytes(pictures.gif(moving, moving.shape[1], -(-80 // moving.shape[-1])))
     generated = images.read("generated_images", manifest["count"], pixels=manifest["pixels"])
     labels = None if manifest["labels"] is None else torch.tensor(manifest["labels"])
     scores = f"fd_digits {metrics['fd_digits']:.2f} (real held-out images: {metrics['fd_digits_floor_heldout']:.2f})"

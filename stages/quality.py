@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from safetensors.torch import load_file
 
@@ -76,6 +74,4 @@ def main() -> None:
         generated[closest], data.images[which[closest]], distances[closest].tolist(),
         f"{data.name} ({data.fingerprint}), model {manifest['model']}",
     )
-    Path("memorisation").mkdir(exist_ok=True)
-    picture.savefig("memorisation/closest_pairs.png", dpi=160, metadata={"Software": None})
-    figures.plt.close(picture)
+    figures.save(picture, "memorisation/closest_pairs.png", dpi=160)

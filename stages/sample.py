@@ -1,68 +1,60 @@
 """Draw images from the trained model, as PNGs in the strict format, and keep the way of the first ones from noise.
 
-What an interrupted run of the same settings has drawn is not drawn again.
+What an interrupted run of the same settings has drawn is not drawn again. Several processes draw parts of their own.
 """
 
 from __future__ import annotations
 
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+from filelock import FileLock
+from safetensors.torch import load_file
+from torch import Tensor
 from tqdm import tqdm
 
 from src import artifact, device, drawing, images, params, reports
 from src.checkpoint import place
-from src.files import save_tensors
+from src.errors import UserError
+from src.files import publish, save_tensors
+from src.processes import Processes
 
-FOLDER = Path("generated_images")
 KEPT_TRAJECTORIES = 16
 
 
 def main() -> None:
     p = params.load()
     model, about = drawing.open_model("models/model.safetensors", p.sample.precision)
-    unet = model.config.unet
+    unet, processes = model.config.unet, Processes()
     sampler = drawing.Sampler.of(p.sample, model)
-    if sampler.guidance != p.sample.guidance:
+    if sampler.guidance != p.sample.guidance and processes.first:
         print("sample: the model has no classes, so sample.guidance has nothing to guide by and is taken as 1")
     counts = about["class_counts"] if unet.classes else []
     labels = drawing.choose_labels(p.sample.classes, counts, p.sample.seed, p.sample.count)
     model_digest = artifact.digest("models/model.safetensors")
 
     key = [model_digest, sampler, p.sample.classes, p.sample.seed, p.sample.count, p.sample.batch_size, model.precision]
-    unfinished = place("sample", [*key, str(device.best())])
-    folder, trajectory = unfinished / "images", unfinished / "trajectory.safetensors"
-    folder.mkdir(parents=True, exist_ok=True)
-    digest, done = images.PixelDigest(), 0
-    if trajectory.exists():  # written once the images that it is of are
-        for batch in images.salvaged(folder, p.sample.count, p.sample.batch_size):
-            digest.add(batch)
-            done += len(batch)
-        print(f"sample: resuming after image {done}")
+    unfinished = place("sample", [*key, device.best().type])
+    unfinished.parent.mkdir(parents=True, exist_ok=True)
+    # Another worker of a queue that wants the very same images waits here; the lock ends with its process, however that ends.
+    with FileLock(unfinished.with_suffix(".lock")) if processes.first else nullcontext():
+        processes.wait()
+        pixels = draw(model, sampler, p.sample, labels, unfinished, processes)
+        if not processes.first:
+            return
+        if (there := len(list((unfinished / "images").iterdir()))) != p.sample.count:
+            raise UserError(f"{unfinished}: {there} of {p.sample.count} images arrived; all processes must share this folder")
+        ways = [load_file(path)["states"] for path in sorted((unfinished / "ways").iterdir())]
+        save_tensors("generated/trajectory.safetensors", {"states": torch.cat(ways, dim=1)})
+        publish(unfinished / "images", "generated_images")
+        shutil.rmtree(unfinished)
 
-    ways = []  # each (steps + 1, B, C, H, W)
-    bar = tqdm(desc="sample", unit="image", initial=done, total=p.sample.count)
-    for batch in drawing.batches(
-        model, sampler, p.sample.seed, p.sample.count, labels, p.sample.batch_size, KEPT_TRAJECTORIES, first=done + 1
-    ):
-        images.write(folder, batch.first, batch.images)
-        digest.add(batch.images)
-        bar.update(len(batch.images))
-        if batch.way is not None:
-            ways.append(batch.way)
-            if batch.first + len(batch.images) > min(KEPT_TRAJECTORIES, p.sample.count):
-                save_tensors(trajectory, {"states": torch.cat(ways, dim=1)})
-
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    folder.rename(FOLDER)
-    Path("generated").mkdir(exist_ok=True)
-    trajectory.replace("generated/trajectory.safetensors")
-    shutil.rmtree(unfinished.parent)
     reports.write_json(
         "generated/manifest.json",
         {key: about[key] for key in ("dataset", "dataset_fingerprint")} | {
-            "model": model_digest, "pixels": digest.hex(),
+            "model": model_digest, "pixels": pixels.hex(),
             "method": sampler.method, "steps": sampler.steps, "spacing": sampler.spacing, "eta": sampler.eta,
             "guidance": sampler.guidance, "guidance_interval": sampler.guidance_interval,
             "autoguidance": sampler.autoguidance, "autoguidance_interval": sampler.autoguidance_interval,
@@ -74,3 +66,42 @@ def main() -> None:
             "classes": unet.classes, "labels": None if labels is None else labels.tolist(),
         },
     )
+
+
+def draw(
+    model: drawing.Denoiser, sampler: drawing.Sampler, settings: params.Sample, labels: Tensor | None, folder: Path,
+    processes: Processes,
+) -> images.PixelDigest:
+    """See that all images are in `folder`/images, and the ways of the first in `folder`/ways, a file for each batch."""
+    parts, each = drawing.parts(settings.count, settings.batch_size), {}  # sha256 of the images, by the number of a part's first
+    for name in ("images", "ways"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+
+    def way(first: int) -> Path:
+        return folder / "ways" / f"{first:05d}.safetensors"
+
+    for numbers in parts:
+        if numbers[0] > KEPT_TRAJECTORIES or way(numbers[0]).exists():  # which is written after the images
+            batch = images.salvage(folder / "images", numbers)
+            if batch is not None:
+                each[numbers[0]] = images.PixelDigest(batch).each
+    todo = [numbers for numbers in parts if numbers[0] not in each]
+    done = settings.count - sum(map(len, todo))
+    if done and processes.first:
+        print(f"sample: resuming with {done} images")
+    processes.wait()  # until all have seen what is there, before there is more
+
+    bar = tqdm(desc="sample", unit="image", initial=done, total=settings.count, disable=not processes.first)
+    for batch in drawing.batches(
+        model, sampler, settings.seed, labels, todo[processes.rank :: processes.count], KEPT_TRAJECTORIES
+    ):
+        images.write(folder / "images", batch.first, batch.images)
+        if batch.way is not None:
+            save_tensors(way(batch.first), {"states": batch.way})
+        each[batch.first] = images.PixelDigest(batch.images).each
+        bar.update(min(len(batch.images) * processes.count, bar.total - bar.n))  # the others are as far
+    bar.close()
+    pixels = images.PixelDigest()
+    for _, some in sorted({first: some for found in processes.gathered(each) for first, some in found.items()}.items()):
+        pixels.each += some
+    return pixels

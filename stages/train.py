@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,11 +14,14 @@ from tqdm import tqdm
 
 from src import artifact, dataset, denoiser, device, interruption, params, reports
 from src.checkpoint import Checkpoint
+from src.errors import UserError
+from src.files import replacing
 from src.preview import preview
+from src.processes import Processes
 from src.progress import Progress
 from src.randomness import derive
 from src.schedule import ScheduleConfig
-from src.trainer import Trainer, limited, loss_by_noise_level
+from src.trainer import Step, Trainer, limited, loss_by_noise_level
 from src.unet import UNetConfig
 
 PREVIEWS = Path("training_samples")
@@ -31,53 +36,69 @@ def main() -> None:
     with torch.random.fork_rng():
         torch.manual_seed(derive(p.seed, "weights"))
         model = denoiser.Denoiser(config)
-    settings = limited(p.train, len(data.images))
-    trainer = Trainer(model, data.images, data.labels, settings, p.seed, device.best())
-    if settings.steps < p.train.steps:
-        print(f"train: {settings.steps:,} steps, which are train.max_epochs ({p.train.max_epochs:g}) passes over the few images")
-    describe(config, model, p.model.conditional)
+    settings, processes = limited(p.train, len(data.images)), Processes()
+    trainer = Trainer(model, data.images, data.labels, settings, p.seed, device.best(), processes)
+    if processes.first:
+        describe(config, model, p.model.conditional)
+        if settings.steps < p.train.steps:
+            print(f"train: {settings.steps:,} steps: train.max_epochs ({p.train.max_epochs:g}) passes over the few images")
     guide_step = math.ceil(p.train.guide_at * settings.steps)
 
     PREVIEWS.mkdir(exist_ok=True)
     key = [
-        p.seed, p.train.model_dump(), repr(config), artifact.digest("arrays/dataset.safetensors"), str(trainer.device),
+        p.seed, p.train.model_dump(), repr(config), artifact.digest("arrays/dataset.safetensors"), trainer.device.type,
         model.precision,
     ]
     checkpoint, progress = Checkpoint("train", key), Progress()
     if saved := checkpoint.load():
         trainer.load_state_dict(saved.pop("trainer"))
         progress = Progress(**saved)
-        progress.restore_previews(PREVIEWS)
-        print(f"train: resuming after step {trainer.step}")
+        if processes.first:
+            progress.restore_previews(PREVIEWS)
+            print(f"train: resuming after step {trainer.step}")
+
+    if len(set(processes.gathered((trainer.step, data.fingerprint)))) > 1:
+        raise UserError(f"the processes do not see the same data and checkpoint: {checkpoint.path.parent} must be shared by them")
+
+    def due(step: Step, interval: int) -> bool:
+        return processes.first and (step.step % interval == 0 or step.step == settings.steps)
+
+    def look(step: Step) -> None:
+        if step.step == guide_step:
+            progress.guide = copy.deepcopy(trainer.averaged.unet.state_dict())
+        if due(step, p.train.evaluate_interval):
+            levels = loss_by_noise_level(trainer.averaged, data.heldout_images, data.heldout_labels, p.seed)
+            progress.evaluated(step, levels, trainer.averaged)
+            reports.write_csv("plots/learning_curve.csv", progress.curve)
+        if due(step, p.train.sample_interval):
+            path = PREVIEWS / f"step_{step.step:06d}.png"
+            with replacing(path) as temporary:
+                preview(trainer.averaged, p.seed).save(temporary, "PNG")
+            progress.drew(path)
+        progress.looked()
 
     def save() -> None:
         checkpoint.save(vars(progress) | {"trainer": trainer.state_dict()})
 
-    bar = tqdm(trainer.run(), desc="train", unit="step", initial=trainer.step, total=settings.steps)
+    bar = tqdm(
+        trainer.run(), desc="train", unit="step", initial=trainer.step, total=settings.steps, disable=not processes.first
+    )
     with interruption.noted() as interrupted:
+        if progress.pending:
+            look(Step(**progress.pending))
         for step in bar:
             progress.took(step)
-            if step.step == guide_step:
-                progress.guide = copy.deepcopy(trainer.averaged.unet.state_dict())
             shown = {"loss": f"{step.loss:.4f}"}
             if rate := bar.format_dict["rate"]:  # not before its first display
                 shown["images/s"] = f"{rate * settings.batch_size:.0f}"
             bar.set_postfix(shown, refresh=False)
-            last = step.step == settings.steps
-            if step.step % p.train.evaluate_interval == 0 or last:
-                levels = loss_by_noise_level(trainer.averaged, data.heldout_images, data.heldout_labels, p.seed)
-                progress.evaluated(step, levels, trainer.averaged)
-                reports.write_csv("plots/learning_curve.csv", progress.curve)
-            if step.step % p.train.sample_interval == 0 or last:
-                path = PREVIEWS / f"step_{step.step:06d}.png"
-                preview(trainer.averaged, p.seed).save(path)
-                progress.drew(path)
-            if interrupted.signal:
+            if number := processes.largest(interrupted.signal or 0):
+                leave(number, step, save, processes)
+            look(step)
+            if due(step, p.train.checkpoint_interval):
                 save()
-                print(f"\ntrain: interrupted, saved after step {step.step}; `dvc repro` goes on from there", file=sys.stderr)
-                sys.exit(128 + interrupted.signal)
-            if step.step % p.train.checkpoint_interval == 0 or last:
-                save()
+    if not processes.first:
+        return
 
     def about(step: int, levels: torch.Tensor) -> dict:
         return data.describe() | {"class_counts": data.class_counts(), "step": step, "heldout_loss": float(levels.mean())}
@@ -102,6 +123,19 @@ def main() -> None:
         },
     )
     checkpoint.remove()
+
+
+def leave(number: int, step: Step, save: Callable[[], None], processes: Processes) -> None:
+    """End because of the signal `number`, with a checkpoint. Looking at the step, which may take seconds, is left for later."""
+    started = time.monotonic()
+    if processes.first:
+        save()
+        took = time.monotonic() - started
+        print(
+            f"\ntrain: interrupted, saved after step {step.step} in {took:.1f} s; `dvc repro` goes on from there", file=sys.stderr
+        )
+    processes.wait()
+    sys.exit(128 + number)
 
 
 def network(m: params.Model, data: dataset.Dataset) -> UNetConfig:

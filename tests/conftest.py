@@ -28,6 +28,16 @@ settings.register_profile("soak", settings.get_profile("quick"), max_examples=20
 settings.load_profile("quick")  # unless --hypothesis-profile says otherwise
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fuzz-report", help="JSON file for the numbers of inputs that tests/test_fuzz.py tried")
+
+
+def pytest_configure() -> None:
+    if os.environ.get("PYTEST_XDIST_WORKER"):  # a core for each process of tests, and for what it starts
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        torch.set_num_threads(1)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mirror = os.environ.get("MNIST_MIRROR", "")
     if mirror and "://" not in mirror:

@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +12,7 @@ import pytest
 from PIL import Image, ImageSequence
 from playwright.sync_api import Page, expect, sync_playwright
 
+from benchmarks.demo import FLAGS, serving
 from tests.conftest import ROOT, clone_into, run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -34,31 +29,14 @@ def address(tmp_path_factory):
     """`make demo`, but for the installation, in a fresh clone with the committed model."""
     clone = clone_into(tmp_path_factory.mktemp("browser") / "clone")
     run("dvc", "pull", "--quiet", "models/model.safetensors", cwd=clone)
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tools.demo", "--server.port", str(port)], cwd=clone,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
-    )
-    try:
-        for _ in range(300):
-            try:
-                urllib.request.urlopen(f"http://localhost:{port}/_stcore/health", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"http://localhost:{port}"
-    finally:
-        server.terminate()
-        server.wait(30)
+    with serving(clone) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser():
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=BROWSER, args=flags)
+        started = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
         yield started
         started.close()
 

@@ -6,7 +6,7 @@ import torch
 
 from src import denoiser as denoisers
 from src.dataset import to_pixels
-from src.drawing import Sampler, batches, choose_labels, draw, open_model, walk
+from src.drawing import Sampler, batches, choose_labels, draw, open_model, parts, walk
 from src.errors import UserError
 from tests.conftest import denoiser
 
@@ -23,7 +23,7 @@ def test_an_image_depends_on_the_seed_and_its_number_alone():
 
 def test_batches_come_in_order_with_the_way_of_the_first():
     model, labels = denoiser(), torch.arange(7)
-    found = list(batches(model, SAMPLER, 0, 7, labels, batch_size=3, ways=4))
+    found = list(batches(model, SAMPLER, 0, labels, parts(7, 3), ways=4))
     assert [batch.first for batch in found] == [1, 4, 7] and found[2].way is None
     assert torch.equal(torch.cat([batch.images for batch in found]), draw(model, SAMPLER, 0, 7, labels))
     way = torch.cat([batch.way for batch in found[:2]], dim=1)
@@ -33,12 +33,12 @@ def test_batches_come_in_order_with_the_way_of_the_first():
     assert torch.equal(way[:-1, 0], torch.stack([to_pixels(step.x_t[0]) for step in steps]))
 
 
-def test_drawing_goes_on_from_any_batch():
+def test_any_batches_may_be_drawn_in_any_order():
     model, labels = denoiser(), torch.arange(7)
-    whole = list(batches(model, SAMPLER, 0, 7, labels, batch_size=3, ways=4))
-    rest = list(batches(model, SAMPLER, 0, 7, labels, batch_size=3, ways=4, first=4))
-    assert [batch.first for batch in rest] == [4, 7]
-    for found, expected in zip(rest, whole[1:], strict=True):
+    whole = list(batches(model, SAMPLER, 0, labels, parts(7, 3), ways=4))
+    rest = list(batches(model, SAMPLER, 0, labels, [range(7, 8), range(4, 7)], ways=4))
+    assert [batch.first for batch in rest] == [7, 4]
+    for found, expected in zip(rest[::-1], whole[1:], strict=True):
         assert torch.equal(found.images, expected.images)
 
 
@@ -61,7 +61,7 @@ def test_images_do_not_depend_on_the_number_of_cores():
     try:
         for cores in (1, 2, 3):
             torch.set_num_threads(cores)
-            found.append(torch.cat([b.images for b in batches(denoiser(), SAMPLER, 0, 9, torch.arange(9), batch_size=2)]))
+            found.append(torch.cat([b.images for b in batches(denoiser(), SAMPLER, 0, torch.arange(9), parts(9, 2))]))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])

@@ -68,10 +68,10 @@ def test_a_file_of_pytorch_fid_is_accepted_and_ours_by_it(tmp_path):
 @pytest.mark.parametrize(
     "content, complaint",
     [
-        ({"mu": np.zeros(5)}, "sigma is not a file"),
-        ({"images": np.zeros(5)}, "mu is not a file"),
-        ({"mu": np.zeros(4), "sigma": np.eye(4)}, r"found mu \(4,\)"),
-        ({"mu": np.zeros(5), "sigma": np.eye(4)}, r"sigma \(4, 4\)"),
+        ({"mu": np.zeros(5)}, "no item named 'sigma.npy'"),
+        ({"images": np.zeros(5)}, "no item named 'mu.npy'"),
+        ({"mu": np.zeros(4), "sigma": np.eye(4)}, r"mu is float64 of shape \(4,\)"),
+        ({"mu": np.zeros(5), "sigma": np.eye(4)}, r"sigma is float64 of shape \(4, 4\)"),
         ({"mu": np.full(5, np.nan), "sigma": np.eye(5)}, "not finite"),
         ({"mu": np.zeros(5), "sigma": np.triu(np.ones((5, 5)))}, "not symmetric"),
         ({"mu": np.array([None] * 5), "sigma": np.eye(5)}, "cannot be read"),

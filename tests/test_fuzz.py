@@ -1,28 +1,54 @@
 """Damaged and hostile files: whatever bytes a reader is given, it reads them or raises our error that names the file.
 
 Each reader starts from a file that is right, in which hypothesis overwrites, removes and repeats stretches of bytes, and
-from bytes of no meaning. More examples than in a quick run: `pytest tests/test_fuzz.py --hypothesis-profile soak`.
+from bytes of no meaning; it gets no more than MEMORY beyond what the process has. With more examples, and a report of how
+many inputs were read and refused: `make fuzz`.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
+import json
+import resource
+import struct
 import tempfile
 import zipfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import event, given
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from src import archives, classifier, dataset, denoiser, frechet, params
+from src import archives, artifact, classifier, dataset, denoiser, frechet, params
 from src.errors import UserError
 from tests.conftest import ROOT
 from tests.conftest import denoiser as small_denoiser
+
+MEMORY = 384 * 2**20  # bytes
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """Within the block the process may map MEMORY more than before: what asks for more is refused by the kernel."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    now = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + MEMORY, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def refused_for_want_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(word in str(error) for word in ("allocate", "memory", "MemoryError"))
+
 
 EDITS = st.lists(
     st.tuples(st.floats(0, 1), st.integers(0, 40), st.one_of(st.binary(max_size=40), st.sampled_from([b"\0", b"\xff" * 8]))),
@@ -110,18 +136,103 @@ def test_yaml_that_its_reader_chokes_on_is_refused_briefly(tmp_path, content):
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_only_our_own_error_comes_out(reader, tmp_path):
+def test_only_our_own_error_comes_out_and_memory_stays_bounded(reader, tmp_path, request):
     name, make, read = READERS[reader]
-    path, whole = tmp_path / name, make()
+    path, whole, tried = tmp_path / name, make(), Counter()
 
     @given(st.one_of(EDITS.map(lambda edits: damaged(whole, edits)), st.binary(max_size=200)))
     def attempt(content: bytes) -> None:
         path.write_bytes(content)
         try:
-            read(path)
-            event("read")
+            with little_memory():
+                read(path)
+            tried["read"] += 1
         except UserError as error:
-            event("refused")
-            assert name in str(error)
+            tried["refused"] += 1
+            assert name in str(error) and not refused_for_want_of_memory(error)
 
+    path.write_bytes(whole)
+    read(path)
     attempt()
+    assert tried["refused"]
+    if report := request.config.getoption("--fuzz-report"):
+        known = json.loads(Path(report).read_text()) if Path(report).exists() else {}
+        Path(report).write_text(json.dumps(known | {reader: dict(sorted(tried.items()))}, indent=2) + "\n")
+
+
+def idx_bomb(path: Path) -> None:
+    """Half a gigabyte of zeros, as its header says, in half a megabyte."""
+    with gzip.open(path, "wb") as file:
+        file.write(bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (2**9, 2**10, 2**10)))
+        for _ in range(2**9):
+            file.write(bytes(2**20))
+
+
+def idx_promise(path: Path) -> None:
+    path.write_bytes(bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (2**12, 2**10, 2**10)))
+
+
+def zip_of(path: Path, member: bytes, **patched: int) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(4):
+            archive.writestr(f"{i}.png", member)
+    if patched:
+        raw = bytearray(path.read_bytes())
+        at = -1
+        while (at := raw.find(b"PK\1\2", at + 1)) >= 0:
+            struct.pack_into("<I", raw, at + 24, patched["announced"])
+        path.write_bytes(raw)
+
+
+def png_bomb(path: Path) -> None:
+    raw = bytearray(png(0))
+    struct.pack_into(">II", raw, 16, 30_000, 30_000)
+    struct.pack_into(">I", raw, 29, zipfile.crc32(raw[12:29]))
+    path.write_bytes(raw)
+
+
+def npz_of(path: Path, shape: tuple[int, ...], content: bytes) -> None:
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mu.npy", header.getvalue() + content)
+
+
+def model_with(path: Path, **changes: object) -> None:
+    path.write_bytes(model())
+    header, weights = artifact.load(path, "denoiser", "")
+    for key, value in changes.items():
+        header["config"]["schedule" if key == "timesteps" else "unet"][key] = value
+    artifact.save(path, "denoiser", weights, header)
+
+
+def classifier_of_large_images(path: Path) -> None:
+    path.write_bytes(classifier_file())
+    header, weights = artifact.load(path, "classifier", "")
+    header["config"]["image_size"] = 10**6
+    artifact.save(path, "classifier", weights, header)
+
+
+BOMBS = [
+    ("idx gzipped", idx_bomb, "unpacks to more than 200 times its"),
+    ("idx", idx_promise, "its header says .*, 4294967296 bytes; found 0"),
+    ("zip deflated", lambda path: zip_of(path, bytes(2**24)), "unpacks to more than 200 times its"),
+    ("zip deflated", lambda path: zip_of(path, bytes(2**28), announced=1000), "cannot be read as a zip"),
+    ("png", png_bomb, "is not a whole PNG .*exceeds limit of .* pixels"),
+    ("npz deflated", lambda path: npz_of(path, (10**12,), b""), r"of shape \(1000000000000,\)"),
+    ("npz deflated", lambda path: npz_of(path, (4,), bytes(2**28)), "no item named 'sigma.npy'"),
+    ("model", lambda path: model_with(path, base_channels=10**6), "do not fit its configuration"),
+    ("model", lambda path: model_with(path, res_blocks=10**9), "1000000000 blocks on each of 2 levels"),
+    ("model", lambda path: model_with(path, multipliers=[1] * 10**6), "blocks on each of 1000000 levels"),
+    ("model", lambda path: model_with(path, timesteps=10**10), "timesteps: expected a whole number from 2 to"),
+    ("classifier", classifier_of_large_images, "do not fit its configuration"),
+]
+
+
+@pytest.mark.parametrize("reader, make, said", BOMBS)
+def test_what_claims_or_unpacks_to_much_is_refused_before_it_takes_memory(reader, make, said, tmp_path):
+    name, _, read = READERS[reader]
+    make(tmp_path / name)
+    with pytest.raises(UserError, match=said) as refused, little_memory():
+        read(tmp_path / name)
+    assert name in str(refused.value) and len(str(refused.value)) < 2000

@@ -184,8 +184,18 @@ def test_divergence_stops_with_the_step_and_what_to_try(data, settings):
     next(steps)
     with torch.no_grad():
         next(trainer.denoiser.parameters()).fill_(math.nan)
-    with pytest.raises(UserError, match=r"diverged at step 2.*train\.lr"):
+    with pytest.raises(UserError, match=r"diverged at step 2: loss nan.* at learning rates of 0\.\d+ \(AdamW\), .*train\.lr"):
         next(steps)
+
+
+@pytest.mark.parametrize("name", ["denoiser", "averaged"])
+def test_weights_that_are_not_finite_are_not_kept(data, settings, name):
+    trainer, _ = trained(data, settings)
+    trainer.state_dict()
+    with torch.no_grad():
+        next(getattr(trainer, name).parameters()).view(-1)[0] = math.inf
+    with pytest.raises(UserError, match=r"diverged at step \d+: weights that are not finite"):
+        trainer.state_dict()
 
 
 def test_augmentation_off_changes_nothing():

@@ -34,7 +34,7 @@ def git(*command: str) -> str:
 
 
 def refs() -> list[str]:
-    """References of finished experiments, refs/exps/<first two digits of the baseline>/<the rest>/<name>, oldest first."""
+    """References of finished experiments, refs/exps/<first two digits of the baseline>/<the rest>/<name>."""
     found = git("for-each-ref", "--sort=committerdate", "--format=%(refname)", "refs/exps/").split()
     return [ref for ref in found if re.fullmatch(r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/[^/]+", ref)]
 

@@ -3,7 +3,8 @@
 In a copy of this repository with the embedded digits and little training. Every stage is run by DVC, killed at a random
 moment (SIGKILL, SIGTERM or SIGINT, to DVC and the stage at once), run again, as often as asked; its outputs must have the
 hashes that they had when nothing disturbed it. Prints kills, resumed runs and mismatches by stage, and writes them to the
-report; exits with 1 if there are mismatches. Of the kills, `in_stage` met the stage's own process, the others DVC alone.
+report; exits with 1 if there are mismatches. Of the kills, `in_stage` met the stage's own process, the others DVC alone;
+`slowest_end_s` is the longest time from SIGTERM or SIGINT until the last process, DVC's included, had ended.
 """
 
 from __future__ import annotations
@@ -62,14 +63,14 @@ def hashes(folder: Path, stage: str) -> dict[str, str]:
     return {out["path"]: out["md5"] for out in outs if out["path"] not in TIMED}
 
 
-def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict[str, int]:
+def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict[str, float]:
     """Run `stage` and kill it, `kills` times, each time letting the next run finish; how that went."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # where a shell ignores it in the background, DVC would, too
     again = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "--no-run-cache", stage]
     started = time.monotonic()
     run(folder, *again)
     length, expected = time.monotonic() - started, hashes(folder, stage)
-    found = {"kills": 0, "in_stage": 0, **{name.name: 0 for name in SIGNALS}, "resumed": 0, "mismatches": 0}
+    found = {"kills": 0, "in_stage": 0, **{name.name: 0 for name in SIGNALS}, "resumed": 0, "mismatches": 0, "slowest_end_s": 0.0}
     while found["kills"] < kills:
         process = subprocess.Popen(
             again, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
@@ -79,12 +80,15 @@ def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict
         except subprocess.TimeoutExpired:
             chosen = chance.choice(SIGNALS)
             found["in_stage"] += computes(process.pid, stage)
+            sent = time.monotonic()
             os.killpg(process.pid, chosen)
             found["kills"] += 1
             found[chosen.name] += 1
             process.wait()
             wait_for_group(process.pid)
-        found["resumed"] += bool(re.search("resuming after (step|image) [1-9]", run(folder, *again)))
+            if chosen != signal.SIGKILL:
+                found["slowest_end_s"] = max(found["slowest_end_s"], round(time.monotonic() - sent, 2))
+        found["resumed"] += bool(re.search("resuming (after step|with) [1-9]", run(folder, *again)))
         found["mismatches"] += hashes(folder, stage) != expected
     return found
 

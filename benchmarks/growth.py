@@ -1,0 +1,166 @@
+"""`python -m benchmarks.growth [--rounds 5]`: how the cost of training and of sampling grows.
+
+From the network of params.yaml, on MNIST's sizes, one thing is changed at a time: model width, side of the images (with attention
+at the coarsest level, as in the default), batch, threads, and of sampling steps and count of images. Each setting is timed for a
+few training steps and for one draw of images, settings taking turns; medians over the rounds, operations counted by torch. Fitted
+is y = c x^a: `a` is the slope of a straight line through the logarithms.
+
+Writes benchmarks/results/growth.json and docs/pictures/growth.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.machine import describe
+from src import drawing, figures, params
+from src.denoiser import Denoiser, DenoiserConfig
+from src.schedule import ScheduleConfig
+from src.trainer import Trainer
+from stages.train import network
+
+RESULT, PICTURE = Path("benchmarks/results/growth.json"), Path("docs/pictures/growth.png")
+CLASSES = 10
+
+
+@dataclass
+class Setting:
+    """One point of the figure, and what was measured there."""
+
+    axis: str
+    x: int
+    width: int = 32
+    side: int = 28
+    batch: int = 128
+    threads: int = 2
+    steps: int = 4
+    images: int = 500
+    seconds: dict[str, list[float]] = field(default_factory=lambda: {"train": [], "sample": []})
+    gflop: dict[str, float] = field(default_factory=dict)
+
+
+SETTINGS = [
+    *(Setting("model width", x, width=x, images=250) for x in (16, 32, 64, 128)),
+    *(Setting("side of the image", x, side=x, batch=32, images=64) for x in (28, 56, 112)),
+    *(Setting("batch", x, batch=x) for x in (32, 64, 128, 256, 512)),
+    *(Setting("threads", x, threads=x) for x in (1, 2)),
+    *(Setting("sampling steps", x, steps=x) for x in (4, 8, 16)),
+    *(Setting("images", x, images=x) for x in (250, 500, 1000, 2000)),
+]
+
+
+class Work:
+    """A model of one setting, in training and in sampling."""
+
+    def __init__(self, setting: Setting, p: params.Params):
+        self.setting, self.p = setting, p
+        model = p.model.model_copy(update={"base_channels": setting.width, "attention_resolutions": [setting.side // 4]})
+        unet = network(model, SimpleNamespace(image_size=setting.side, channels=1, classes=CLASSES))
+        schedule = ScheduleConfig(p.schedule, p.timesteps, p.beta_start, p.beta_end, p.cosine_s)
+        denoiser = Denoiser(DenoiserConfig(unet, schedule, p.model.prediction, p.model.label_dropout))
+        random = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (2000, 1, setting.side, setting.side), dtype=torch.uint8, generator=random)
+        labels = torch.randint(0, CLASSES, (2000,), generator=random)
+        settings = p.train.model_copy(update={"batch_size": setting.batch})
+        self.trainer = Trainer(denoiser, images, labels, settings, 0, "cpu")
+        self.steps = self.trainer.run()
+        self.sampler = drawing.Sampler("dpmsolver++", setting.steps, "logsnr")
+
+    def train(self) -> None:
+        next(self.steps)
+
+    def sample(self) -> None:
+        count = self.setting.images
+        batch = min(self.p.sample.batch_size, count // 2)  # a batch for each core
+        numbers = drawing.parts(count, batch)
+        for _ in drawing.batches(self.trainer.averaged, self.sampler, 0, torch.arange(count) % CLASSES, numbers):
+            pass
+
+    def evaluate(self) -> None:
+        with torch.inference_mode():
+            self.trainer.averaged.predict_x0(torch.randn(8, 1, self.setting.side, self.setting.side), 500, torch.arange(8))
+
+    def measure(self) -> None:
+        torch.set_num_threads(self.setting.threads)
+        for name, repeats in (("train", 3), ("sample", 1)):
+            work = getattr(self, name)
+            work() if name == "train" else None  # warms up
+            started = time.perf_counter()
+            for _ in range(repeats):
+                work()
+            self.setting.seconds[name].append((time.perf_counter() - started) / repeats)
+
+    def count(self) -> None:
+        """Operations of a training step, but for the optimiser's, and of all evaluations of a draw."""
+        with FlopCounterMode(display=False) as counter:
+            self.evaluate()
+        one = counter.get_total_flops() / 8 / 1e9
+        self.setting.gflop = {"train": 3 * one * self.setting.batch, "sample": one * self.setting.steps * self.setting.images}
+
+
+def exponent(x: list[float], y: list[float]) -> float:
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def picture(axes: dict[str, list[Setting]], exponents: dict[str, dict[str, float]]) -> figures.Figure:
+    figure, grid = figures.plt.subplots(2, 3, figsize=(figures.PAGE, 4.4))
+    for axis, (name, settings) in zip(grid.flat, axes.items(), strict=True):
+        for what, colour in (("train", figures.BLUE), ("sample", figures.ORANGE)):
+            if what in exponents[name]:
+                y = [statistics.median(setting.seconds[what]) for setting in settings]
+                label = f"{'a training step' if what == 'train' else 'drawing'}: $x^{{{exponents[name][what]:.2f}}}$"
+                axis.plot([setting.x for setting in settings], y, marker="o", markersize=3.5, color=colour, label=label)
+        axis.set(xscale="log", yscale="log", xlabel=name, ylabel="seconds")
+        ticks = [setting.x for setting in settings]
+        axis.set_xticks(ticks, [f"{x:,}" for x in ticks])
+        axis.set_xticks([], minor=True)
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("")
+        axis.legend(fontsize=6)
+    figure.supxlabel("medians of rounds that took turns; the network of params.yaml, 28x28, but for what is named", fontsize=6)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    p, threads = params.load(), torch.get_num_threads()
+    works = [Work(setting, p) for setting in SETTINGS]
+    for work in works:
+        work.count()
+    for i in range(rounds):
+        for work in works:
+            work.measure()
+        print(f"round {i + 1} of {rounds}", flush=True)
+    torch.set_num_threads(threads)
+
+    axes: dict[str, list[Setting]] = {}
+    for setting in SETTINGS:
+        axes.setdefault(setting.axis, []).append(setting)
+    exponents: dict[str, dict[str, float]] = {}
+    for name, settings in axes.items():
+        for what in {"sampling steps": ["sample"], "images": ["sample"], "batch": ["train"]}.get(name, ["train", "sample"]):
+            x = [setting.x for setting in settings]
+            exponents.setdefault(name, {})[what] = exponent(x, [statistics.median(s.seconds[what]) for s in settings])
+    figures.save(picture(axes, exponents), PICTURE, 200)
+    points = [
+        vars(s) | {"seconds": {what: statistics.median(s.seconds[what]) for what in exponents[s.axis]}} for s in SETTINGS
+    ]
+    found = {"exponents": exponents, "points": points, "rounds": rounds} | describe("torch")
+    RESULT.write_text(json.dumps(found, indent=2) + "\n")
+    print(json.dumps(exponents, indent=2))
+
+
+if __name__ == "__main__":
+    main()
