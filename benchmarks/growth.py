@@ -5,7 +5,8 @@ at the coarsest level, as in the default), batch, threads, and of sampling steps
 few training steps and for one draw of images, settings taking turns; medians over the rounds, operations counted by torch. Fitted
 is y = c x^a: `a` is the slope of a straight line through the logarithms.
 
-Writes benchmarks/results/growth.json and docs/pictures/growth.png.
+Writes benchmarks/results/growth.json and docs/pictures/growth.png. With --projects it only counts the operations
+of what docs/cost.md is about, and prints what they come to at the rates measured before.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,6 +29,7 @@ from src import drawing, figures, params
 from src.denoiser import Denoiser, DenoiserConfig
 from src.schedule import ScheduleConfig
 from src.trainer import Trainer
+from src.unet import UNet
 from stages.train import network
 
 RESULT, PICTURE = Path("benchmarks/results/growth.json"), Path("docs/pictures/growth.png")
@@ -57,6 +60,53 @@ SETTINGS = [
     *(Setting("sampling steps", x, steps=x) for x in (4, 8, 16)),
     *(Setting("images", x, images=x) for x in (250, 500, 1000, 2000)),
 ]
+
+
+@dataclass
+class Project:
+    """Something larger: a network in our parameters, images to train on (counted as often as they are seen) and to draw."""
+
+    name: str
+    side: int
+    channels: int
+    model: dict
+    seen: float
+    drawn: float
+
+
+EDM = {"patch_size": 1, "base_channels": 128, "multipliers": [1, 2, 2, 2], "res_blocks": 4, "attention_resolutions": [16]}
+PROJECTS = [
+    Project("the default: MNIST", 28, 1, {}, 9000 * 128, 10_000),
+    Project("faces, 64x64, 200 million images seen, network as of EDM", 64, 3, EDM, 2e8, 50_000),
+    Project("the same with patches of 2x2", 64, 3, EDM | {"patch_size": 2}, 2e8, 50_000),
+    Project("a billion digits, each seen once, as many drawn", 28, 1, {}, 1e9, 1e9),
+]
+
+
+def projected(p: params.Params, evaluations: int = 17) -> list[dict]:
+    """Parameters, operations and bytes of the projects, at the rates that the default's training and drawing were measured at."""
+    points = json.loads(RESULT.read_text())["points"]
+    default = next(point for point in points if point["axis"] == "batch" and point["x"] == 128)
+    drawing = next(point for point in points if point["axis"] == "images" and point["x"] == 2000)
+    rate = {"train": default["gflop"]["train"] / default["seconds"]["train"]}
+    rate["sample"] = drawing["gflop"]["sample"] / drawing["seconds"]["sample"]
+    rows = []
+    for project in PROJECTS:
+        model = p.model.model_copy(update=project.model)
+        data = SimpleNamespace(image_size=project.side, channels=project.channels, classes=CLASSES)
+        with torch.device("meta"), FlopCounterMode(display=False) as counter:
+            unet = UNet(network(model, data))
+            unet(torch.empty(1, project.channels, project.side, project.side), torch.empty(1, dtype=torch.long))
+        weights, gflop = sum(weight.numel() for weight in unet.parameters()), counter.get_total_flops() / 1e9
+        train, sample = 3 * gflop * project.seen, gflop * evaluations * project.drawn
+        rows.append({
+            "project": project.name, "parameters": weights, "gflop_per_evaluation": gflop,
+            "train_pflop": train / 1e6, "sample_pflop": sample / 1e6,
+            "train_hours_here": train / rate["train"] / 3600, "sample_hours_here": sample / rate["sample"] / 3600,
+            "gpu_hours_at_100_tflops": (train + sample) / 1e5 / 3600,
+            "checkpoint_mb": 6 * 4 * weights / 1e6,
+        })
+    return rows
 
 
 class Work:
@@ -134,7 +184,12 @@ def picture(axes: dict[str, list[Setting]], exponents: dict[str, dict[str, float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--projects", action="store_true")
+    asked = parser.parse_args()
+    if asked.projects:
+        print(pd.DataFrame(projected(params.load())).T.to_string())
+        return
+    rounds = asked.rounds
     p, threads = params.load(), torch.get_num_threads()
     works = [Work(setting, p) for setting in SETTINGS]
     for work in works:

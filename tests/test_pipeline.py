@@ -31,7 +31,7 @@ from tests.conftest import ROOT, clone_into, commit, run
 from tests.test_archives import make_zip, pictures, png
 from tests.test_inception import COMMAND
 from tests.test_inception import pictures as inception_pictures
-from tools.soak import SETTINGS, disturb
+from tools.soak import SETTINGS, disturb, heed_interrupts
 
 pytestmark = pytest.mark.slow
 
@@ -300,6 +300,7 @@ sys.exit(main())
 @pytest.mark.parametrize("stage", ["train", "sample", "quality"])
 def test_a_stage_killed_at_random_moments_ends_in_the_same_bits(copy, stage, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    heed_interrupts()
     found = disturb(copy, stage, kills=2, chance=random.Random(stage))
     assert found["kills"] > 0 and found["mismatches"] == 0
 

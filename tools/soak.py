@@ -1,4 +1,4 @@
-"""`python -m tools.soak [--kills 20] [--stages train sample ...] [--seed 0] [--report FILE]`: kill stages, and compare.
+"""`python -m tools.soak [--kills 20] [--stages train sample ...] [--seed 0] [--jobs 2] [--report FILE]`: kill stages, compare.
 
 In a copy of this repository with the embedded digits and little training. Every stage is run by DVC, killed at a random
 moment (SIGKILL, SIGTERM or SIGINT, to DVC and the stage at once), run again, as often as asked; its outputs must have the
@@ -14,11 +14,13 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import yaml
@@ -53,7 +55,7 @@ def prepare(folder: Path) -> None:
 def run(folder: Path, *command: str) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
     return done.stdout
 
 
@@ -65,7 +67,6 @@ def hashes(folder: Path, stage: str) -> dict[str, str]:
 
 def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict[str, float]:
     """Run `stage` and kill it, `kills` times, each time letting the next run finish; how that went."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # where a shell ignores it in the background, DVC would, too
     again = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "--no-run-cache", stage]
     started = time.monotonic()
     run(folder, *again)
@@ -93,6 +94,11 @@ def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict
     return found
 
 
+def heed_interrupts() -> None:
+    """For the processes that are started: where a shell ignores SIGINT in the background, DVC would, too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def computes(group: int, stage: str) -> bool:
     """Whether a process of the group runs the stage."""
     for process in Path("/proc").glob("[0-9]*"):
@@ -115,7 +121,7 @@ def wait_for_group(group: int, seconds: float = 120) -> None:
         except ProcessLookupError:
             return
         time.sleep(0.05)
-    raise SystemExit(f"processes of group {group} still run {seconds:g} s after they were killed")
+    raise RuntimeError(f"processes of group {group} still run {seconds:g} s after they were killed")
 
 
 def main() -> int:
@@ -123,19 +129,29 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=20, help="of each stage")
     parser.add_argument("--stages", nargs="*", choices=NAMES, default=NAMES)
     parser.add_argument("--seed", type=int, default=0, help="of the moments and signals")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="stages at a time, each in its copy, on its cores")
     parser.add_argument("--report", type=Path, help="JSON file to write what was found to")
     asked = parser.parse_args()
-    chance = random.Random(asked.seed)
-    found = {}
-    with tempfile.TemporaryDirectory() as scratch:
+    heed_interrupts()
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // asked.jobs)))
+    started, found = time.monotonic(), {}
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()[:12]
+    with tempfile.TemporaryDirectory() as scratch, ThreadPool(asked.jobs) as pool:
         folder = Path(scratch) / "soak"
         prepare(folder)
-        for stage in asked.stages:
-            found[stage] = disturb(folder, stage, asked.kills, chance)
-            print(f"{stage}: {found[stage]}", flush=True)
-            if asked.report:
-                report = {"seed": asked.seed, "stages": found} | describe("dvc", "torch")
-                asked.report.write_text(json.dumps(report, indent=2) + "\n")
+
+        def one(stage: str) -> tuple[str, dict[str, float]]:
+            copy = shutil.copytree(folder, Path(scratch) / stage, symlinks=True)
+            return stage, disturb(copy, stage, asked.kills, random.Random(f"{asked.seed} {stage}"))
+
+        for stage, counts in pool.imap(one, asked.stages):
+            found[stage] = counts
+            print(f"{stage}: {counts}", flush=True)
+        total = {name: sum(counts[name] for counts in found.values()) for name in ("kills", "in_stage", "resumed", "mismatches")}
+        if asked.report:
+            report = {"commit": commit, "seed": asked.seed, "minutes": round((time.monotonic() - started) / 60, 1)}
+            report |= {"total": total, "stages": found} | describe("dvc", "torch")
+            asked.report.write_text(json.dumps(report, indent=2) + "\n")
     table = Table("stage", *next(iter(found.values())))
     for stage, counts in found.items():
         table.add_row(stage, *map(str, counts.values()))
