@@ -61,10 +61,14 @@ lint: install  ## check the code's form
 	ruff check .
 
 .PHONY: benchmark
-benchmark: install  ## share of arithmetic in our time; our fid against others' on generated_images/ (40 minutes)
+benchmark: install  ## ours beside others' training and fid, DVC's overhead, growth, share of arithmetic (long; after make run)
 	python -m pip install --quiet --constraint constraints.txt --group benchmark
 	python -m benchmarks.arithmetic
+	python -m benchmarks.growth
+	python -m benchmarks.pipeline
+	python -m benchmarks.demo
 	python -m benchmarks.fid
+	python -m benchmarks.peers
 
 .PHONY: audit
 audit: install  ## look the pinned versions up among known vulnerabilities (needs the network)

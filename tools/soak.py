@@ -3,8 +3,9 @@
 In a copy of this repository with the embedded digits and little training. Every stage is run by DVC, killed at a random
 moment (SIGKILL, SIGTERM or SIGINT, to DVC and the stage at once), run again, as often as asked; its outputs must have the
 hashes that they had when nothing disturbed it. Prints kills, resumed runs and mismatches by stage, and writes them to the
-report; exits with 1 if there are mismatches. Of the kills, `in_stage` met the stage's own process, the others DVC alone;
-`slowest_end_s` is the longest time from SIGTERM or SIGINT until the last process, DVC's included, had ended.
+report; exits with 1 if there are mismatches. Moments are within the life of the stage's own process; `after_stage` counts, apart
+from the kills asked for, those that came when only DVC was left, to write down what the stage had made. `slowest_end_s` is the
+longest time from SIGTERM or SIGINT until the last process, DVC's included, had ended.
 """
 
 from __future__ import annotations
@@ -68,22 +69,23 @@ def hashes(folder: Path, stage: str) -> dict[str, str]:
 def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict[str, float]:
     """Run `stage` and kill it, `kills` times, each time letting the next run finish; how that went."""
     again = [sys.executable, "-m", "dvc", "repro", "--force", "--single-item", "--no-run-cache", stage]
-    started = time.monotonic()
-    run(folder, *again)
-    length, expected = time.monotonic() - started, hashes(folder, stage)
-    found = {"kills": 0, "in_stage": 0, **{name.name: 0 for name in SIGNALS}, "resumed": 0, "mismatches": 0, "slowest_end_s": 0.0}
+    process, started = begin(folder, again, stage)
+    while computes(process.pid, stage):
+        time.sleep(0.02)
+    length = time.monotonic() - started
+    process.wait()
+    expected = hashes(folder, stage)
+    found = {"kills": 0, "after_stage": 0, **{name.name: 0 for name in SIGNALS}, "resumed": 0, "mismatches": 0}
+    found["slowest_end_s"] = 0.0
     while found["kills"] < kills:
-        process = subprocess.Popen(
-            again, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        process, _ = begin(folder, again, stage)
         try:
             process.wait(chance.uniform(0, length))
         except subprocess.TimeoutExpired:
             chosen = chance.choice(SIGNALS)
-            found["in_stage"] += computes(process.pid, stage)
+            found["kills" if computes(process.pid, stage) else "after_stage"] += 1
             sent = time.monotonic()
             os.killpg(process.pid, chosen)
-            found["kills"] += 1
             found[chosen.name] += 1
             process.wait()
             wait_for_group(process.pid)
@@ -92,6 +94,14 @@ def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict
         found["resumed"] += bool(re.search("resuming (after step|with) [1-9]", run(folder, *again)))
         found["mismatches"] += hashes(folder, stage) != expected
     return found
+
+
+def begin(folder: Path, command: list[str], stage: str) -> tuple[subprocess.Popen, float]:
+    """DVC, in a process group of its own, at the moment when it has started the stage; and that moment."""
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    while process.poll() is None and not computes(process.pid, stage):
+        time.sleep(0.02)
+    return process, time.monotonic()
 
 
 def heed_interrupts() -> None:
@@ -147,7 +157,8 @@ def main() -> int:
         for stage, counts in pool.imap(one, asked.stages):
             found[stage] = counts
             print(f"{stage}: {counts}", flush=True)
-        total = {name: sum(counts[name] for counts in found.values()) for name in ("kills", "in_stage", "resumed", "mismatches")}
+        names = ("kills", "after_stage", "resumed", "mismatches")
+        total = {name: sum(counts[name] for counts in found.values()) for name in names}
         if asked.report:
             report = {"commit": commit, "seed": asked.seed, "minutes": round((time.monotonic() - started) / 60, 1)}
             report |= {"total": total, "stages": found} | describe("dvc", "torch")
