@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from src.dataset import Dataset, fingerprint
+from src.dataset import MAX_SIDE, Dataset, fingerprint
 from src.errors import UserError
 from src.randomness import generator
 
@@ -37,8 +37,9 @@ IDX_FILES = {
 MAX_MEMBERS = 2_000_000
 MAX_MEMBER_BYTES = 16 * 2**20
 MAX_TOTAL_BYTES = 8 * 2**30
-MAX_SIDE = 1024
 MAX_IDX_BYTES = 4 * 2**30
+MAX_PIXEL_RATIO = 500  # of bytes of pixels to bytes of the archive, once FREE_PIXELS are there; MNIST as PNGs has 3
+FREE_PIXELS = 128 * 2**20
 MAX_RATIO = 200  # of bytes that come out to bytes in the archive, once FREE_BYTES have come out; MNIST's IDX files have 5
 FREE_BYTES = 2**20
 CHUNK = 2**20
@@ -225,10 +226,11 @@ def _decode(path: str | Path, archive: zipfile.ZipFile, members: list[zipfile.Zi
         image = decode_png(raw, name)
         if pixels is None:
             _check_size(path, *image.shape[:2])
-            if len(members) * image.shape[0] * image.shape[1] * 3 > MAX_TOTAL_BYTES:
+            limit = min(MAX_TOTAL_BYTES, FREE_PIXELS + MAX_PIXEL_RATIO * Path(path).stat().st_size)
+            if len(members) * image.shape[0] * image.shape[1] * 3 > limit:
                 raise UserError(
-                    f"{path}: {len(members)} images of {image.shape[1]}x{image.shape[0]} are more than {MAX_TOTAL_BYTES} bytes "
-                    f"of pixels; make a smaller archive"
+                    f"{path}: {len(members)} images of {image.shape[1]}x{image.shape[0]} are more than the {limit} bytes of "
+                    f"pixels that are accepted of an archive of its size; make a smaller archive"
                 )
             pixels = np.zeros((len(members), *image.shape[:2], 1), np.uint8)
         if image.shape[:2] != pixels.shape[1:3]:

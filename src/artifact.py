@@ -27,10 +27,15 @@ def load(path: str | Path, kind: str, remedy: str) -> tuple[dict, dict[str, Tens
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("header", "{}"))
+            if not isinstance(header, dict):
+                raise ValueError(f"its header is a {type(header).__name__}")
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        for name, value in weights.items():
+            if not (value.isfinite().all() if value.is_floating_point() else value.dtype == torch.int64):
+                raise ValueError(f"{name} holds values that are not finite, or {value.dtype}")
     except FileNotFoundError:
         raise UserError(f"{path}: not found; {remedy}") from None
-    except (SafetensorError, AttributeError, ValueError) as error:
+    except (SafetensorError, OSError, AttributeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); {remedy}") from None
     if header.get("kind") != kind:
         raise UserError(f"{path}: expected a {kind}, found {header.get('kind', 'no header of ours')!r}; {remedy}")

@@ -8,11 +8,15 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import warnings
 from pathlib import Path
 
 import torch
 
+from src.errors import Caution
 from src.files import replacing
+
+SUM = 32  # bytes of a sha256
 
 
 def place(name: str, key: list) -> Path:
@@ -28,27 +32,50 @@ def place(name: str, key: list) -> Path:
 
 
 class Checkpoint:
-    """One state, in a file; see `place`."""
+    """One state, in a file; see `place`. Its name has the numbers of processes and threads, on which the last bits depend."""
 
-    def __init__(self, name: str, key: list):
-        self.path = place(name, key).with_suffix(".pt")
+    def __init__(self, name: str, key: list, processes: int = 1):
+        self.key, self.processes = place(name, key), processes
+        self.path = self.key.with_name(f"{self.key.name}-{processes}x{torch.get_num_threads()}.pt")
 
     def load(self) -> dict | None:
-        """The state last saved; None where there is none or it cannot be read (it is our own: then start anew)."""
-        if not self.path.exists():
-            return None
-        try:
-            return torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch names no common base for what a bad file raises
-            print(f"{self.path}: cannot be read ({error}); starting anew")
-            return None
+        """The state last saved; None where there is none or it is damaged (it is our own: then start anew).
+
+        Where another number of processes left one, the run goes on from that, and says what that means.
+        """
+        for path in [self.path, *sorted(set(self.key.parent.glob(f"{self.key.name}-*.pt")) - {self.path})]:
+            processes = int(path.stem.rpartition("-")[2].partition("x")[0])
+            if not path.exists() or (path != self.path and processes == self.processes):
+                continue  # as many processes of other threads: an experiment of its own
+            try:
+                whole = path.read_bytes()
+                if hashlib.sha256(whole[SUM:]).digest() != whole[:SUM]:
+                    raise ValueError("its sha256 is another")
+                state = torch.load(io.BytesIO(whole[SUM:]), map_location="cpu", weights_only=True)
+            except Exception as error:  # torch names no common base for what a bad file raises
+                print(f"{path}: cannot be read ({error}); starting anew")
+                continue
+            if path != self.path:
+                warnings.warn(
+                    f"{path}: begun by {processes} processes, goes on with {self.processes}: the result will be that of an "
+                    f"undisturbed run to rounding, not to the last bit; `make clean` before you start again, if that matters",
+                    Caution, stacklevel=2,
+                )
+            return state
+        return None
 
     def save(self, state: dict) -> None:
         """Replace the state: tensors, numbers, strings, lists and dicts of them. Raises OSError, of a full disk for instance."""
         whole = io.BytesIO()  # torch, given a file, raises RuntimeError for each of its errors
         torch.save(state, whole)
-        with replacing(self.path) as temporary:
-            temporary.write_bytes(whole.getbuffer())
+        with replacing(self.path) as temporary, open(temporary, "wb") as file:
+            file.write(hashlib.sha256(whole.getbuffer()).digest())
+            file.write(whole.getbuffer())
 
     def remove(self) -> None:
-        self.path.unlink(missing_ok=True)
+        """All that this run has left here, also where other numbers of processes began it or a kill cut it short."""
+        for path in self.key.parent.glob(f"{self.key.name}-*.pt"):
+            if path == self.path or int(path.stem.rpartition("-")[2].partition("x")[0]) != self.processes:
+                path.unlink(missing_ok=True)
+        for path in self.key.parent.glob(f".{self.path.name}.*.tmp"):
+            path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ there are features to measure with; its `pretext` then says so.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,6 +98,11 @@ def train(
             optimizer.step()
             schedule.step()
             step += 1
+            if not math.isfinite(loss.item()):
+                raise UserError(
+                    f"the classifier's training diverged at step {step}: loss {loss.item()}, at a learning rate of "
+                    f"{optimizer.param_groups[0]['lr']:.3g}; try a lower classifier.lr"
+                )
             yield model, loss.item()
 
 
@@ -167,6 +173,6 @@ def load(path: str | Path) -> tuple[Classifier, dict]:
         model = Classifier(config)
         model.load_state_dict(weights)
         about = header["about"]
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise UserError(f"{path}: its weights do not fit its configuration ({error}); train anew") from None
     return model.eval().requires_grad_(False), about

@@ -17,6 +17,8 @@ from torch import Tensor
 from src.errors import UserError
 from src.files import save_tensors
 
+MAX_SIDE = 1024  # pixels, of images from outside
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -82,7 +84,7 @@ def load(path: str | Path) -> Dataset:
         _check(found)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `dvc repro unpack` makes it") from None
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); `dvc repro --force unpack` makes it anew") from None
     return found
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from src import artifact
+from src.dataset import MAX_SIDE
 from src.device import Precision
 from src.errors import UserError
 from src.schedule import Schedule, ScheduleConfig
@@ -119,6 +120,8 @@ def load(path: str | Path) -> tuple[Denoiser, dict]:
         config = header["config"]
         lists = {key: tuple(value) for key, value in config["unet"].items() if isinstance(value, list)}
         unet = UNetConfig(**config["unet"] | lists)
+        if not 1 <= unet.image_size <= MAX_SIDE or config["prediction"] not in get_args(Prediction):
+            raise ValueError(f"images of side {unet.image_size}, prediction {config['prediction']!r}")
         if len(unet.multipliers) * unet.res_blocks > len(weights):
             raise ValueError(f"{unet.res_blocks} blocks on each of {len(unet.multipliers)} levels, but {len(weights)} weights")
         guided = any(name.startswith("guide.") for name in weights)
@@ -129,6 +132,9 @@ def load(path: str | Path) -> tuple[Denoiser, dict]:
             denoiser.guide = copy.deepcopy(denoiser.unet)
         denoiser.load_state_dict(weights)
         about = header["about"]
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        counts = about.get("class_counts", [])
+        if any(type(count) is not int or count < 0 for count in counts) or (counts and unet.classes not in (0, len(counts))):
+            raise ValueError(f"class_counts {str(counts)[:100]} of {unet.classes} classes")
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise UserError(f"{path}: its weights do not fit its configuration ({error}); train anew") from None
     return denoiser.eval().requires_grad_(False), about

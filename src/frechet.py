@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from src.errors import Caution, UserError
 from src.files import replacing
 
+LARGEST = 1e100  # of what a file of moments may hold: squares of larger numbers are none
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -48,7 +50,7 @@ class MomentSums:
     def moments(self) -> Moments:
         """Raises UserError for fewer than two images, which have no covariance."""
         if self.count < 2:
-            raise UserError(f"moments of features need at least 2 images, found {self.count}")
+            raise UserError(f"moments of features need at least 2 images, found {self.count}; draw more, or use more data")
         mean = self.sum / self.count
         return Moments(self.shift + mean, (self.products - self.count * np.outer(mean, mean)) / (self.count - 1))
 
@@ -67,10 +69,13 @@ def distance(a: Moments, b: Moments) -> float:
     With R the symmetric root of sigma_b, the last trace is the sum of the roots of the eigenvalues of R sigma_a R, which
     is symmetric: no root of a product that is not, and singular covariances need no special case.
     """
-    values, vectors = np.linalg.eigh(b.sigma)
-    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ a.sigma @ root).clip(min=0)).sum()
-    found = ((a.mu - b.mu) ** 2).sum() + np.trace(a.sigma) + np.trace(b.sigma) - 2 * cross
+    try:
+        values, vectors = np.linalg.eigh(b.sigma)
+        root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+        cross = np.sqrt(np.linalg.eigvalsh(root @ a.sigma @ root).clip(min=0)).sum()
+        found = ((a.mu - b.mu) ** 2).sum() + np.trace(a.sigma) + np.trace(b.sigma) - 2 * cross
+    except np.linalg.LinAlgError:
+        found = np.nan
     if not np.isfinite(found):
         raise UserError("the Frechet distance is not finite: features or statistics are far too large; compute them anew")
     return max(float(found), 0.0)  # rounding can leave equal moments a hair below zero
@@ -118,6 +123,8 @@ def load(path: str | Path, dims: int) -> Moments:
         raise UserError(f"{path}: cannot be read ({error}); {wanted}") from None
     if not np.isfinite(mu).all() or not np.isfinite(sigma).all():
         raise UserError(f"{path}: holds values that are not finite; {wanted}")
+    if max(np.abs(mu).max(), np.abs(sigma).max()) > LARGEST:
+        raise UserError(f"{path}: holds values beyond {LARGEST:g}, which no features have; {wanted}")
     if not np.allclose(sigma, sigma.T, rtol=1e-5, atol=1e-8):
         raise UserError(f"{path}: sigma is not symmetric; {wanted}")
     variances = np.linalg.eigvalsh((sigma + sigma.T) / 2)

@@ -24,17 +24,17 @@ class PixelDigest:
     """A name for a sequence of images, by their pixels; grey images and their RGB PNGs have the same one."""
 
     def __init__(self, images: Tensor | None = None) -> None:
-        self.each: list[bytes] = []  # sha256 of every image
+        self.each: list[str] = []  # sha256 of every image
         if images is not None:
             self.add(images)
 
     def add(self, images: Tensor) -> None:
         """Take in uint8 images (B, C, H, W), C 1 or 3."""
-        self.each += [hashlib.sha256(image.tobytes()).digest() for image in images.expand(-1, 3, -1, -1).contiguous().numpy()]
+        self.each += [hashlib.sha256(image.tobytes()).hexdigest() for image in images.expand(-1, 3, -1, -1).contiguous().numpy()]
 
     def hex(self) -> str:
         """First 12 hex digits of the sha256 of those."""
-        return hashlib.sha256(b"".join(self.each)).hexdigest()[:12]
+        return hashlib.sha256("".join(self.each).encode()).hexdigest()[:12]
 
 
 def write(folder: str | Path, first: int, images: Tensor) -> None:

@@ -30,8 +30,10 @@ Float = Annotated[float, BeforeValidator(_read_exponent), Field(allow_inf_nan=Fa
 Positive = Annotated[Float, Field(gt=0)]
 NotNegative = Annotated[Float, Field(ge=0)]
 Fraction = Annotated[Float, Field(ge=0, lt=1)]
-Count = Annotated[int, Field(ge=1)]
-Index = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Few = Annotated[int, Field(ge=1, le=4096)]  # where more would only fill the memory
+Images = Annotated[int, Field(ge=1, le=2**20)]  # at a time
+Index = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _ascending(interval: list[float]) -> list[float]:
@@ -57,6 +59,15 @@ SamplerName = Annotated[  # method, spacing, and eta where it is not 0
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
+class _PlainLoader(yaml.SafeLoader):
+    """Without aliases: with them a few bytes can unfold to any amount of memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"aliases such as *{self.peek_event().anchor} are not accepted; write the value out")
+        return super().compose_node(parent, index)
+
+
 class Section(BaseModel):
     """Keys are all required, typed strictly, and no others are accepted: params.yaml is the one place of defaults."""
 
@@ -69,14 +80,14 @@ class Unpack(Section):
 
 
 class Model(Section):
-    patch_size: Count
-    base_channels: Annotated[int, Field(ge=4, multiple_of=4)]
-    multipliers: Annotated[list[Count], Field(min_length=1)]
-    res_blocks: Count
+    patch_size: Few
+    base_channels: Annotated[int, Field(ge=4, le=4096, multiple_of=4)]
+    multipliers: Annotated[list[Annotated[int, Field(ge=1, le=64)]], Field(min_length=1, max_length=10)]
+    res_blocks: Annotated[int, Field(ge=1, le=64)]
     attention_resolutions: list[Count]
-    heads: Count
+    heads: Few
     dropout: Fraction
-    time_width: Annotated[int, Field(ge=2, multiple_of=2)]
+    time_width: Annotated[int, Field(ge=2, le=2**16, multiple_of=2)]
     prediction: Literal["epsilon", "v", "x0"]
     conditional: bool
     label_dropout: Fraction
@@ -85,7 +96,7 @@ class Model(Section):
 class Train(Section):
     steps: Count
     max_epochs: Positive
-    batch_size: Count
+    batch_size: Images
     lr: Positive
     muon_lr: Positive | None
     weight_decay: NotNegative
@@ -100,7 +111,7 @@ class Train(Section):
     focus_at: Annotated[Float, Field(ge=0, le=1)]
     augment_rotation: Annotated[Float, Field(ge=0, le=45)]
     augment_shift: NotNegative
-    workers: Index
+    workers: Annotated[int, Field(ge=0, le=256)]
     evaluate_interval: Count
     sample_interval: Count
     checkpoint_interval: Count
@@ -123,7 +134,7 @@ class Sample(Section):
     autoguidance_interval: Interval | None
     classes: Annotated[list[Index], Field(min_length=1)] | None
     count: Annotated[int, Field(ge=2, le=99_999)]
-    batch_size: Count
+    batch_size: Images
     precision: Precision
     seed: Index
 
@@ -136,7 +147,7 @@ class Sample(Section):
 
 class Classifier(Section):
     epochs: Count
-    batch_size: Count
+    batch_size: Images
     lr: Positive
     dropout: Fraction
     seed: Index
@@ -145,7 +156,7 @@ class Classifier(Section):
 class Fid(Section):
     inception: Literal["auto", "always", "never"]
     statistics: Annotated[str, Field(pattern=r"^[^/\\]+\.npz$")] | None
-    batch_size: Count
+    batch_size: Images
 
 
 class Quality(Section):
@@ -154,7 +165,7 @@ class Quality(Section):
 
 
 class Spread(Section):
-    seeds: Count
+    seeds: Few
 
 
 class Sweep(Section):
@@ -176,8 +187,8 @@ class Bound(Section):
 
 class Figures(Section):
     process_images: Annotated[int, Field(ge=1, le=16)]  # the sample stage keeps the way of so many
-    process_steps: Annotated[int, Field(ge=2)]
-    grid_per_class: Count
+    process_steps: Annotated[int, Field(ge=2, le=100)]
+    grid_per_class: Annotated[int, Field(ge=1, le=100)]
     dpi: Annotated[int, Field(ge=30, le=1200)]
 
 
@@ -222,10 +233,13 @@ def load(path: str | Path = "params.yaml") -> Params:
     """
     path = Path(path)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run from the root of the repository") from None
-    except (yaml.YAMLError, ValueError, AttributeError, RecursionError) as error:  # the last three of odd numbers, dates, nesting
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder; `git checkout {path}` brings the file back") from None
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        # but for the first these are of odd numbers, dates and nesting
         raise UserError(f"{path}: not valid YAML: {str(error)[:MOST_TOLD]}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping of keys to values, found {type(raw).__name__}")
@@ -243,5 +257,8 @@ def _explain(problem: dict) -> str:
         return f"  {key}: missing; `git diff params.yaml` shows what was there"
     if problem["type"] == "value_error":
         return f"  {key}: {problem['ctx']['error']}"
-    found = reprlib.repr(problem["input"])
+    try:
+        found = reprlib.repr(problem["input"])
+    except ValueError:  # Python does not write out numbers of more than 4,300 digits
+        found = "a number of thousands of digits"
     return f"  {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}; found {found[:MOST_TOLD]}"

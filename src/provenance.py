@@ -8,6 +8,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
 from src import artifact
 from src.dataset import Dataset
 from src.errors import UserError
@@ -21,12 +26,32 @@ def read(path: str | Path, keys: tuple[str, ...]) -> dict:
         found = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `dvc repro` makes it") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not whole JSON ({error}); `dvc repro` makes it anew") from None
     missing = set(keys) - set(found) if isinstance(found, dict) else set(keys)
     if missing:
         raise UserError(f"{path}: {', '.join(sorted(missing))} missing; `dvc repro` makes it anew")
     return found
+
+
+def tensors(path: str | Path) -> dict[str, Tensor]:
+    """A safetensors file of ours. Raises UserError for anything else."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; `dvc repro` makes it") from None
+    except SafetensorError as error:
+        raise UserError(f"{path}: damaged ({error}); `dvc repro` makes it anew") from None
+
+
+def table(path: str | Path) -> pd.DataFrame:
+    """A CSV file of ours. Raises UserError for anything else."""
+    try:
+        return pd.read_csv(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: not found; `dvc repro` makes it") from None
+    except ValueError as error:  # of which pandas' own are
+        raise UserError(f"{path}: not a table ({error}); `dvc repro` makes it anew") from None
 
 
 def manifest(path: str | Path) -> dict:

@@ -66,7 +66,7 @@ class Schedule:
         else:
             raise UserError(f"schedule: expected 'linear' or 'cosine', found {config.name!r}")
         self.alpha_bar = torch.cumprod(1 - self.betas, dim=0)
-        if self.alpha_bar[-1] < 1e-12:
+        if not self.alpha_bar[-1] >= 1e-12:  # nor is what is no number
             raise UserError(
                 f"beta_end, timesteps: of the signal only {float(self.alpha_bar[-1]):.1e} is left at the last timestep, where "
                 f"samplers need at least 1e-12; lower beta_end or timesteps"

@@ -94,7 +94,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
-        if channels % heads:
+        if heads < 1 or channels % heads:
             raise UserError(f"model.heads: {heads} does not divide the {channels} channels at an attention level")
         self.heads = heads
         self.qkv = nn.Linear(channels, 3 * channels)

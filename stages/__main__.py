@@ -23,10 +23,13 @@ NAMES = (
 MENDABLE = {
     errno.ENOENT: "`dvc repro` makes what is missing, or `git checkout` brings it back: do so",
     errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EFBIG: "free some space, or lift the limit on files",
+    errno.EEXIST: "move it elsewhere", errno.ENOTDIR: "move it elsewhere", errno.EISDIR: "move it elsewhere",
+    errno.EIO: "the disk may be failing: look at it",
     errno.EACCES: "make it writable", errno.EPERM: "make it writable", errno.EROFS: "make it writable",
 }
 FOLDERS = (
-    "arrays", "data", "figures", "generated", "generated_images", "metrics", "models", "plots", "reference", "statistics",
+    ".scratch", "arrays", "data", "data.dvc", "figures", "generated", "generated_images", "memorisation", "metrics", "models",
+    "plots", "reference", "report", "statistics", "training_samples",
 )
 LOG = Path(".scratch/stages.jsonl")
 
@@ -67,10 +70,13 @@ def main() -> int:
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one keeps the log
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    LOG.parent.mkdir(exist_ok=True)
-    with LOG.open("a") as file:
-        record = {"stage": sys.argv[1], "seconds": round(time.monotonic() - started, 1), "peak_mib": round(peak)}
-        file.write(json.dumps(record) + "\n")
+    record = {"stage": sys.argv[1], "seconds": round(time.monotonic() - started, 1), "peak_mib": round(peak)}
+    try:
+        LOG.parent.mkdir(exist_ok=True)
+        with LOG.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+    except OSError as error:  # the stage has done its work
+        print(f"{sys.argv[1]}: its time could not be noted: {error}", file=sys.stderr)
     return 0
 
 

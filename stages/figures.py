@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import torch
-from safetensors.torch import load_file
 
 from src import figures, images, params, pictures, provenance
 from src.files import replacing
@@ -31,7 +29,7 @@ def main() -> None:
     def save(name: str, figure: figures.Figure) -> None:
         figures.save(figure, f"figures/{name}.png", p.figures.dpi)
 
-    states = load_file("generated/trajectory.safetensors")["states"]
+    states = provenance.tensors("generated/trajectory.safetensors")["states"]
     save("reverse_process", figures.reverse_process(
         states, [*manifest["timesteps"], None], p.figures.process_images, p.figures.process_steps,
         "The reverse process, from noise to image", f"{data}\n{how}",
@@ -47,11 +45,11 @@ def main() -> None:
         "Generated images, not selected" if labels is None else "Generated images by class, not selected",
         f"{data}\n{how}\n{scores}",
     ))
-    curve = pd.read_csv("plots/learning_curve.csv")
+    curve = provenance.table("plots/learning_curve.csv")
     save("learning_curve", figures.learning_curve(curve, manifest["prediction"], p.timesteps, data))
-    levels = pd.read_csv("plots/loss_by_noise_level.csv")
+    levels = provenance.table("plots/loss_by_noise_level.csv")
     save("loss_by_noise_level", figures.loss_by_noise_level(levels, manifest["prediction"], data))
-    sweep = pd.read_csv("plots/quality_over_steps.csv")
+    sweep = provenance.table("plots/quality_over_steps.csv")
     floor = None
     note = f"{swept['images']:,} generated images each; fewer images raise the distance"
     if swept["floor_heldout_sets"] > 1:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from safetensors.torch import load_file
-
 from src import classifier, dataset, device, frechet, neighbours, params, provenance, reports, scores, strokes
 
 
@@ -14,7 +12,7 @@ def main() -> None:
     provenance.check_measured(
         reference, "models/classifier.safetensors", "reference/digits.npz", "arrays/features.safetensors", data
     )
-    real = load_file("arrays/features.safetensors")
+    real = provenance.tensors("arrays/features.safetensors")
     moments, drawn = frechet.load("reference/digits.npz", classifier.FEATURES), real["drawn"]
 
     heldout = {"images": len(real["heldout"]), "broken": strokes.broken(data.heldout_images)}

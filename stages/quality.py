@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from safetensors.torch import load_file
 
 from src import classifier, dataset, device, figures, frechet, images, neighbours, params, provenance, reports, scores, strokes
 
@@ -19,7 +18,8 @@ def main() -> None:
         reference, "models/classifier.safetensors", "reference/digits.npz", "arrays/features.safetensors", data
     )
     how = {"features": reference["features"], "neighbours": p.quality.neighbours, "seed": p.quality.seed}
-    real, floors = load_file("arrays/features.safetensors"), provenance.read("arrays/floors.json", (*how, "heldout", "train"))
+    real = provenance.tensors("arrays/features.safetensors")
+    floors = provenance.read("arrays/floors.json", (*how, "heldout", "train"))
     provenance.expect("arrays/floors.json, how it was measured", {key: floors[key] for key in how}, how)
     generated = images.read("generated_images", manifest["count"], data.image_size, manifest["pixels"])
     generated = generated[:, : data.channels].contiguous()

@@ -5,6 +5,7 @@ What an interrupted run of the same settings has drawn is not drawn again. Sever
 
 from __future__ import annotations
 
+import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,6 +29,8 @@ def main() -> None:
     p = params.load()
     model, about = drawing.open_model("models/model.safetensors", p.sample.precision)
     unet, processes = model.config.unet, Processes()
+    if missing := {"dataset", "dataset_fingerprint", "class_counts"} - about.keys():
+        raise UserError(f"models/model.safetensors: lacks {', '.join(sorted(missing))}; `dvc repro train` makes it anew")
     sampler = drawing.Sampler.of(p.sample, model)
     if sampler.guidance != p.sample.guidance and processes.first:
         print("sample: the model has no classes, so sample.guidance has nothing to guide by and is taken as 1")
@@ -72,36 +75,47 @@ def draw(
     model: drawing.Denoiser, sampler: drawing.Sampler, settings: params.Sample, labels: Tensor | None, folder: Path,
     processes: Processes,
 ) -> images.PixelDigest:
-    """See that all images are in `folder`/images, and the ways of the first in `folder`/ways, a file for each batch."""
-    parts, each = drawing.parts(settings.count, settings.batch_size), {}  # sha256 of the images, by the number of a part's first
-    for name in ("images", "ways"):
+    """See that all images are in `folder`/images, and the ways of the first in `folder`/ways, a file for each batch.
+
+    A batch is done when `folder`/done has the digests of its files; what is not as they say is drawn anew.
+    """
+    parts, each = drawing.parts(settings.count, settings.batch_size), {}  # sha256 of images, by the number of a part's first
+    for name in ("images", "ways", "done"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-
-    def way(first: int) -> Path:
-        return folder / "ways" / f"{first:05d}.safetensors"
-
     for numbers in parts:
-        if numbers[0] > KEPT_TRAJECTORIES or way(numbers[0]).exists():  # which is written after the images
+        try:
+            done = json.loads((folder / "done" / f"{numbers[0]:05d}.json").read_text())
             batch = images.salvage(folder / "images", numbers)
-            if batch is not None:
-                each[numbers[0]] = images.PixelDigest(batch).each
-    todo = [numbers for numbers in parts if numbers[0] not in each]
-    done = settings.count - sum(map(len, todo))
-    if done and processes.first:
-        print(f"sample: resuming with {done} images")
+            way = artifact.digest(way_of(folder, numbers[0])) if numbers[0] <= KEPT_TRAJECTORIES else None
+        except (OSError, ValueError):
+            continue
+        if batch is not None and done == {"images": images.PixelDigest(batch).each, "way": way}:
+            each[str(numbers[0])] = done["images"]
+    todo = [numbers for numbers in parts if str(numbers[0]) not in each]
+    there = settings.count - sum(map(len, todo))
+    if there and processes.first:
+        print(f"sample: resuming with {there} images")
     processes.wait()  # until all have seen what is there, before there is more
 
-    bar = tqdm(desc="sample", unit="image", initial=done, total=settings.count, disable=not processes.first)
+    bar = tqdm(desc="sample", unit="image", initial=there, total=settings.count, disable=not processes.first)
     for batch in drawing.batches(
         model, sampler, settings.seed, labels, todo[processes.rank :: processes.count], KEPT_TRAJECTORIES
     ):
         images.write(folder / "images", batch.first, batch.images)
         if batch.way is not None:
-            save_tensors(way(batch.first), {"states": batch.way})
-        each[batch.first] = images.PixelDigest(batch.images).each
+            save_tensors(way_of(folder, batch.first), {"states": batch.way})
+        sums = images.PixelDigest(batch.images).each
+        way = artifact.digest(way_of(folder, batch.first)) if batch.way is not None else None
+        reports.write_json(folder / "done" / f"{batch.first:05d}.json", {"images": sums, "way": way})
+        each[str(batch.first)] = sums
         bar.update(min(len(batch.images) * processes.count, bar.total - bar.n))  # the others are as far
     bar.close()
     pixels = images.PixelDigest()
-    for _, some in sorted({first: some for found in processes.gathered(each) for first, some in found.items()}.items()):
-        pixels.each += some
+    everywhere = {first: sums for found in processes.gathered(each) for first, sums in found.items()}
+    for first in sorted(everywhere, key=int):
+        pixels.each += everywhere[first]
     return pixels
+
+
+def way_of(folder: Path, first: int) -> Path:
+    return folder / "ways" / f"{first:05d}.safetensors"

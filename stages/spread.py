@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 
-from safetensors.torch import load_file
 from tqdm import tqdm
 
 from src import artifact, classifier, dataset, device, drawing, frechet, params, provenance, reports, scores, strokes
@@ -28,7 +27,7 @@ def main() -> None:
     provenance.expect("metrics/quality.json, its images", others["pixels"], first["pixels"])
     first |= others
 
-    real = load_file("arrays/features.safetensors")
+    real = provenance.tensors("arrays/features.safetensors")
     real, moments = real["train"][real["drawn"]], frechet.load("reference/digits.npz", classifier.FEATURES)
     instrument, _ = classifier.load("models/classifier.safetensors")
     instrument = instrument.to(device.best())

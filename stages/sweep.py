@@ -6,7 +6,6 @@ import statistics
 import time
 
 import torch
-from safetensors.torch import load_file
 from tqdm import tqdm
 
 from src import artifact, classifier, device, drawing, frechet, params, provenance, reports, scores, strokes
@@ -26,7 +25,7 @@ def main() -> None:
     reference = frechet.load("reference/digits.npz", classifier.FEATURES)
     counts = about["class_counts"] if model.conditional else []
     labels = drawing.choose_labels(None, counts, p.sweep.seed, p.sweep.count)
-    heldout = load_file("arrays/features.safetensors")["heldout"]
+    heldout = provenance.tensors("arrays/features.safetensors")["heldout"]
     heldout = heldout[torch.randperm(len(heldout), generator=generator(p.sweep.seed, "floor"))]  # MNIST's first half is neater
     sets = [some for some in heldout.split(p.sweep.count) if len(some) == p.sweep.count]
     floors = [frechet.distance(frechet.moments(some.numpy()), reference) for some in sets]

@@ -49,7 +49,7 @@ def main() -> None:
         p.seed, p.train.model_dump(), repr(config), artifact.digest("arrays/dataset.safetensors"), trainer.device.type,
         model.precision,
     ]
-    checkpoint, progress = Checkpoint("train", key), Progress()
+    checkpoint, progress = Checkpoint("train", key, processes.count), Progress()
     if saved := checkpoint.load():
         trainer.load_state_dict(saved.pop("trainer"))
         progress = Progress(**saved)
@@ -57,28 +57,35 @@ def main() -> None:
             progress.restore_previews(PREVIEWS)
             print(f"train: resuming after step {trainer.step}")
 
-    if len(set(processes.gathered((trainer.step, data.fingerprint)))) > 1:
+    if len(set(processes.gathered(f"{trainer.step} {data.fingerprint}"))) > 1:
         raise UserError(f"the processes do not see the same data and checkpoint: {checkpoint.path.parent} must be shared by them")
 
     def due(step: Step, interval: int) -> bool:
-        return processes.first and (step.step % interval == 0 or step.step == settings.steps)
+        return step.step % interval == 0 or step.step == settings.steps
 
     def look(step: Step) -> None:
         if step.step == guide_step:
             progress.guide = copy.deepcopy(trainer.averaged.unet.state_dict())
-        if due(step, p.train.evaluate_interval):
+        evaluating, drawing = due(step, p.train.evaluate_interval), due(step, p.train.sample_interval)
+        if evaluating and processes.first:
             levels = loss_by_noise_level(trainer.averaged, data.heldout_images, data.heldout_labels, p.seed)
             progress.evaluated(step, levels, trainer.averaged)
             reports.write_csv("plots/learning_curve.csv", progress.curve)
-        if due(step, p.train.sample_interval):
+        if drawing and processes.first:
             path = PREVIEWS / f"step_{step.step:06d}.png"
             with replacing(path) as temporary:
                 preview(trainer.averaged, p.seed).save(temporary, "PNG")
             progress.drew(path)
         progress.looked()
+        if evaluating or drawing:
+            heed(step)
 
     def save() -> None:
         checkpoint.save(vars(progress) | {"trainer": trainer.state_dict()})
+
+    def heed(step: Step) -> None:
+        if number := processes.largest(interrupted.signal or 0):
+            leave(number, step, save, processes)
 
     bar = tqdm(
         trainer.run(), desc="train", unit="step", initial=trainer.step, total=settings.steps, disable=not processes.first
@@ -92,10 +99,9 @@ def main() -> None:
             if rate := bar.format_dict["rate"]:  # not before its first display
                 shown["images/s"] = f"{rate * settings.batch_size:.0f}"
             bar.set_postfix(shown, refresh=False)
-            if number := processes.largest(interrupted.signal or 0):
-                leave(number, step, save, processes)
+            heed(step)
             look(step)
-            if due(step, p.train.checkpoint_interval):
+            if due(step, p.train.checkpoint_interval) and processes.first:
                 save()
     if not processes.first:
         return

@@ -76,6 +76,7 @@ def test_a_file_of_pytorch_fid_is_accepted_and_ours_by_it(tmp_path):
         ({"mu": np.zeros(5), "sigma": np.triu(np.ones((5, 5)))}, "not symmetric"),
         ({"mu": np.array([None] * 5), "sigma": np.eye(5)}, "cannot be read"),
         ({"mu": np.zeros(5), "sigma": -np.eye(5)}, "is no covariance"),
+        ({"mu": np.zeros(5), "sigma": 1.7e308 * np.eye(5)}, r"beyond 1e\+100"),
         ({"mu": np.zeros(5), "sigma": np.eye(5) - 0.5}, "is no covariance"),
         ({"mu": np.zeros(5), "sigma": 1j * np.eye(5)}, "not real numbers"),
         ({"mu": np.array(["0"] * 5), "sigma": np.eye(5)}, "not real numbers"),

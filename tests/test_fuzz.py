@@ -25,6 +25,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import save_file
 
 from src import archives, artifact, classifier, dataset, denoiser, frechet, params
 from src.errors import UserError
@@ -124,6 +125,7 @@ READERS = {
 
 
 @pytest.mark.parametrize("content", [
+    "cosine_s: 0x" + "f" * 6000, "schedule: " + "59:" * 200 + "59.5", "seed: !!bool x",
     "seed: 2001-13-01", "seed: 0b_", "seed: !!int abc", "seed: !!float x", "seed: !!timestamp x", f"seed: {'9' * 5000}",
     "[" * 3000, "a: &a [x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\n"
     "c: &c [*b, *b, *b, *b, *b, *b, *b, *b, *b]\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c, *c]\nseed: *d",
@@ -133,6 +135,54 @@ def test_yaml_that_its_reader_chokes_on_is_refused_briefly(tmp_path, content):
     with pytest.raises(UserError, match="params.yaml") as refused:
         params.load(tmp_path / "params.yaml")
     assert len(str(refused.value)) < 20_000
+
+
+@pytest.mark.parametrize("changes", [
+    {"heads": 0}, {"patch_size": 0}, {"multipliers": []}, {"heads": -1}, {"dropout": "x"}, {"classes": None}, {"res_blocks": -1},
+    {"timesteps": True}, {"timesteps": 2.5},
+])
+def test_a_model_whose_header_makes_no_sense_is_refused(tmp_path, changes):
+    model_with(tmp_path / "some.safetensors", **changes)
+    with pytest.raises(UserError, match=r"some\.safetensors"):
+        denoiser.load(tmp_path / "some.safetensors")
+
+
+@pytest.mark.parametrize("change", [
+    lambda header, weights: header["config"]["schedule"].update(beta_start=float("nan"), name="linear"),
+    lambda header, weights: header["config"]["schedule"].update(cosine_s=10**400),
+    lambda header, weights: header["config"]["schedule"].update(cosine_s=float("inf")),
+    lambda header, weights: header["config"].update(prediction="foo"),
+    lambda header, weights: header.update(about=[]), lambda header, weights: header.update(about={"class_counts": ["x"] * 10}),
+    lambda header, weights: next(iter(weights.values())).fill_(float("nan")),
+    lambda header, weights: weights.update({name: value.to(torch.int8) for name, value in weights.items()}),
+])
+def test_a_model_that_could_not_draw_is_refused(tmp_path, change):
+    path = tmp_path / "some.safetensors"
+    path.write_bytes(model())
+    header, weights = artifact.load(path, "denoiser", "")
+    weights = {name: value.clone() for name, value in weights.items()}
+    change(header, weights)
+    artifact.save(path, "denoiser", weights, header)
+    with pytest.raises(UserError, match=r"some\.safetensors"):
+        denoiser.load(path)
+
+
+@pytest.mark.parametrize("header", ["[]", "null", "1", "[" * 100_000, "{", '{"kind": "denoiser"}'])
+def test_a_header_that_is_none_is_refused(tmp_path, header):
+    save_file({"x": torch.zeros(1)}, tmp_path / "some.safetensors", {"header": header, "dataset": header})
+    for read in (denoiser.load, classifier.load, dataset.load):
+        with pytest.raises(UserError, match=r"some\.safetensors"):
+            read(tmp_path / "some.safetensors")
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_folder_in_place_of_the_file_is_refused(reader, tmp_path):
+    name, _, read = READERS[reader]
+    if reader == "png":
+        pytest.skip("takes bytes")
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=name):
+        read(tmp_path / name)
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -172,9 +222,9 @@ def idx_promise(path: Path) -> None:
     path.write_bytes(bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (2**12, 2**10, 2**10)))
 
 
-def zip_of(path: Path, member: bytes, **patched: int) -> None:
+def zip_of(path: Path, member: bytes, count: int = 4, **patched: int) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for i in range(4):
+        for i in range(count):
             archive.writestr(f"{i}.png", member)
     if patched:
         raw = bytearray(path.read_bytes())
@@ -182,6 +232,16 @@ def zip_of(path: Path, member: bytes, **patched: int) -> None:
         while (at := raw.find(b"PK\1\2", at + 1)) >= 0:
             struct.pack_into("<I", raw, at + 24, patched["announced"])
         path.write_bytes(raw)
+
+
+def black_png() -> bytes:
+    """A megapixel in a kilobyte."""
+    buffer = io.BytesIO()
+    Image.new("L", (1024, 1024)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+MERGES = "a0: &a0 {x: 1}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 10))
 
 
 def png_bomb(path: Path) -> None:
@@ -225,6 +285,9 @@ BOMBS = [
     ("model", lambda path: model_with(path, res_blocks=10**9), "1000000000 blocks on each of 2 levels"),
     ("model", lambda path: model_with(path, multipliers=[1] * 10**6), "blocks on each of 1000000 levels"),
     ("model", lambda path: model_with(path, timesteps=10**10), "timesteps: expected a whole number from 2 to"),
+    ("model", lambda path: model_with(path, image_size=2**20), "images of side 1048576"),
+    ("zip deflated", lambda path: zip_of(path, black_png(), count=500), "more than the .* bytes of pixels"),
+    ("params.yaml", lambda path: path.write_text(MERGES), r"aliases such as \*a0 are not accepted"),
     ("classifier", classifier_of_large_images, "do not fit its configuration"),
 ]
 

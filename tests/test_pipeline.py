@@ -280,6 +280,48 @@ def test_sampling_that_was_stopped_goes_on_where_it_was(copy, number):
     assert {path.suffix for path in (copy / ".scratch/sample").iterdir()} == {".lock"}  # empty files
 
 
+def test_what_was_damaged_meanwhile_is_drawn_anew(copy):
+    """Pillow reads most PNGs in which a bit was flipped."""
+    set_params(copy, {"sample": SMALL["sample"] | {"batch_size": 10}})
+    names = ["generated/manifest.json", "generated/trajectory.safetensors", "generated_images/00005.png"]
+    run("python", "-m", "stages", "sample", cwd=copy)
+    before = digest(copy, *names)
+    command = [sys.executable, "-c", SIGNALLED_AT_IMAGE_71, str(int(signal.SIGKILL))]
+    subprocess.run(command, cwd=copy, capture_output=True, timeout=300)
+    (unfinished,) = (path for path in (copy / ".scratch/sample").iterdir() if path.is_dir())
+    with Image.open(unfinished / "images/00025.png") as image:
+        Image.eval(image, lambda pixel: pixel ^ 1).save(unfinished / "images/00025.png")
+    (unfinished / "ways/00001.safetensors").write_bytes(b"no way")
+    done = run("python", "-m", "stages", "sample", cwd=copy)
+    assert "resuming with 50 images" in done.stdout and digest(copy, *names) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
+def test_a_signal_during_the_last_look_is_not_lost(copy, number):
+    before = digest(copy, *MODEL_FILES)
+    command = [sys.executable, "-c", SIGNALLED_IN_LAST_LOOK, str(int(number))]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 128 + number and "saved after step 40" in done.stderr
+    assert "resuming after step 40" in run("python", "-m", "stages", "train", cwd=copy).stdout
+    assert digest(copy, *MODEL_FILES) == before
+
+
+SIGNALLED_IN_LAST_LOOK = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started the tests in the background
+from stages import train
+from stages.__main__ import main
+number, measure, looks = int(sys.argv.pop()), train.loss_by_noise_level, []
+def signalled(*arguments):
+    looks.append(1)
+    if len(looks) == 2:
+        os.kill(os.getpid(), number)
+    return measure(*arguments)
+train.loss_by_noise_level = signalled
+sys.argv.append("train")
+sys.exit(main())
+"""
+
 SIGNALLED_AT_IMAGE_71 = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started the tests in the background

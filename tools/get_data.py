@@ -22,6 +22,7 @@ import yaml
 from PIL import Image
 
 from src.errors import UserError
+from src.files import publish, replacing
 
 DATA = Path("data")
 UNFINISHED = Path(".scratch/data")
@@ -176,7 +177,7 @@ def from_mirrors() -> str:
         UNFINISHED.mkdir(parents=True)
         for name, content in files.items():
             (UNFINISHED / name).write_bytes(content)
-        UNFINISHED.rename(DATA)
+        publish(UNFINISHED, DATA)
         return f"fetched MNIST from {base}, md5s checked"
     hint = "" if mirror else "; MNIST_MIRROR may name a folder or URL that has the four files"
     raise NotThere("no mirror of MNIST could be used: " + "; ".join(failures) + hint)
@@ -200,8 +201,7 @@ def write_digits(path: Path) -> None:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
-    path.parent.mkdir(exist_ok=True)
-    with zipfile.ZipFile(path, "w") as archive:
+    with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
             buffer = io.BytesIO()
             Image.fromarray(np.round(image * 255 / 16).astype(np.uint8)).save(buffer, "PNG")

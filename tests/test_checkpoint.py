@@ -1,0 +1,55 @@
+"""What an interrupted run left: taken up by the very same run only, and only whole."""
+
+import pytest
+import torch
+
+from src.checkpoint import Checkpoint
+from src.errors import Caution
+
+STATE = {"step": 3, "weights": torch.arange(1000.0), "curve": [{"loss": 0.5}]}
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path, monkeypatch):
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    return tmp_path / ".scratch" / "train"
+
+
+def test_a_state_comes_back_as_it_was_and_is_gone_afterwards(scratch):
+    assert Checkpoint("train", ["a"]).load() is None
+    Checkpoint("train", ["a"]).save(STATE)
+    found = Checkpoint("train", ["a"]).load()
+    assert found["step"] == 3 and found["curve"] == STATE["curve"] and torch.equal(found["weights"], STATE["weights"])
+    (next(scratch.iterdir())).with_name(f".{next(scratch.iterdir()).name}.1234.tmp").write_text("what a kill cut short")
+    Checkpoint("train", ["a"]).remove()
+    assert list(scratch.iterdir()) == []
+
+
+def test_another_run_does_not_see_it(monkeypatch):
+    Checkpoint("train", ["a"]).save(STATE)
+    assert Checkpoint("train", ["b"]).load() is None
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)  # whose sums are in another order
+    assert Checkpoint("train", ["a"]).load() is None
+
+
+def test_another_number_of_processes_goes_on_and_says_what_that_means(scratch):
+    Checkpoint("train", ["a"], processes=2).save(STATE)
+    with pytest.warns(Caution, match="begun by 2 processes, goes on with 1: .* to rounding"):
+        assert Checkpoint("train", ["a"]).load()["step"] == 3
+    Checkpoint("train", ["a"]).save(STATE | {"step": 4})
+    assert Checkpoint("train", ["a"]).load()["step"] == 4  # its own first
+    Checkpoint("train", ["a"]).remove()
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_damaged_state_is_not_taken(scratch, capsys):
+    """Wherever a bit is flipped: torch's own reader would not notice most."""
+    Checkpoint("train", ["a"]).save(STATE)
+    path = next(scratch.iterdir())
+    whole = path.read_bytes()
+    for at in range(0, len(whole), len(whole) // 50):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        assert Checkpoint("train", ["a"]).load() is None
+    path.write_bytes(whole[: len(whole) // 2])
+    assert Checkpoint("train", ["a"]).load() is None
+    assert "starting anew" in capsys.readouterr().out
