@@ -61,14 +61,11 @@ lint: install  ## check the code's form
 	ruff check .
 
 .PHONY: benchmark
-benchmark: install  ## ours beside others' training and fid, DVC's overhead, growth, share of arithmetic (long; after make run)
+benchmark: install  ## our fid beside others' on generated_images/, share of arithmetic, the demo's first page (long; after make run)
 	python -m pip install --quiet --constraint constraints.txt --group benchmark
 	python -m benchmarks.arithmetic
-	python -m benchmarks.growth
-	python -m benchmarks.pipeline
-	python -m benchmarks.demo
 	python -m benchmarks.fid
-	python -m benchmarks.peers
+	python -m benchmarks.demo
 
 .PHONY: audit
 audit: install  ## look the pinned versions up among known vulnerabilities (needs the network)
