@@ -4,8 +4,9 @@ In a copy of this repository with the embedded digits and little training. Every
 moment (SIGKILL, SIGTERM or SIGINT, to DVC and the stage at once), run again, as often as asked; its outputs must have the
 hashes that they had when nothing disturbed it. Prints kills, resumed runs and mismatches by stage, and writes them to the
 report; exits with 1 if there are mismatches. Moments are within the life of the stage's own process; `after_stage` counts, apart
-from the kills asked for, those that came when only DVC was left, to write down what the stage had made. `slowest_end_s` is the
-longest time from SIGTERM or SIGINT until the last process, DVC's included, had ended.
+from the kills asked for, those that came when only DVC was left, to write down what the stage had made. Such a one can leave half
+of dvc.lock, which DVC does not write atomically: `lock_restored` counts how often it had to be brought back, as by git checkout.
+`slowest_end_s` is the longest time from SIGTERM or SIGINT until the last process, DVC's included, had ended.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict
     process.wait()
     expected = hashes(folder, stage)
     found = {"kills": 0, "after_stage": 0, **{name.name: 0 for name in SIGNALS}, "resumed": 0, "mismatches": 0}
+    found["lock_restored"], lock = 0, (folder / "dvc.lock").read_bytes()
     found["slowest_end_s"] = 0.0
     while found["kills"] < kills:
         process, _ = begin(folder, again, stage)
@@ -91,6 +93,11 @@ def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict
             wait_for_group(process.pid)
             if chosen != signal.SIGKILL:
                 found["slowest_end_s"] = max(found["slowest_end_s"], round(time.monotonic() - sent, 2))
+            try:
+                hashes(folder, stage)
+            except (yaml.YAMLError, LookupError, TypeError):
+                (folder / "dvc.lock").write_bytes(lock)
+                found["lock_restored"] += 1
         found["resumed"] += bool(re.search("resuming (after step|with) [1-9]", run(folder, *again)))
         found["mismatches"] += hashes(folder, stage) != expected
     return found
@@ -157,7 +164,7 @@ def main() -> int:
         for stage, counts in pool.imap(one, asked.stages):
             found[stage] = counts
             print(f"{stage}: {counts}", flush=True)
-        names = ("kills", "after_stage", "resumed", "mismatches")
+        names = ("kills", "after_stage", "resumed", "mismatches", "lock_restored")
         total = {name: sum(counts[name] for counts in found.values()) for name in names}
         if asked.report:
             report = {"commit": commit, "seed": asked.seed, "minutes": round((time.monotonic() - started) / 60, 1)}
