@@ -45,6 +45,17 @@ def test_what_is_in_data_already_is_left_alone(here, mirror, monkeypatch):
     assert held() == ["mine.zip"]
 
 
+@pytest.mark.parametrize("half", [lambda whole: whole[: len(whole) // 2 + 4], lambda whole: b""])
+def test_half_a_lock_that_a_kill_of_dvc_left_is_brought_back(here, half, capsys):
+    whole = (here / "dvc.lock").read_bytes()
+    (here / "dvc.lock").write_bytes(half(whole)[:-1] + b"\n  half a" if half(whole) else b"")
+    get_data.mend_lock()
+    assert (here / "dvc.lock").read_bytes() == whole and "not whole" in capsys.readouterr().out
+    (here / "dvc.lock").write_bytes(whole + b"\n# mine\n")
+    get_data.mend_lock()
+    assert (here / "dvc.lock").read_bytes() == whole + b"\n# mine\n"
+
+
 def test_a_folder_as_mirror(here, mirror, monkeypatch):
     monkeypatch.setenv("MNIST_MIRROR", str(mirror))
     assert f"fetched MNIST from {mirror}, md5s checked" in get_data.get(None)
