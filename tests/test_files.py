@@ -64,17 +64,23 @@ with replacing(sys.argv[1]) as temporary:
 """
 
 
-def test_a_stage_that_finds_no_space_says_so_and_leaves_what_was_there(tmp_path):
-    """The limit on file sizes stands in for the full disk: the kernel refuses the write in the middle of the file."""
+@pytest.fixture
+def unpacked(tmp_path):
+    """A folder in which the stage unpack has run, on the embedded digits."""
     (tmp_path / "data").mkdir()
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     get_data.write_digits(tmp_path / "data" / get_data.DIGITS)
     run(sys.executable, "-m", "stages", "unpack", cwd=tmp_path, PYTHONPATH=str(ROOT))
-    before = (tmp_path / "arrays/dataset.safetensors").read_bytes()
-    done = run(sys.executable, "-c", LIMITED, cwd=tmp_path, check=False, PYTHONPATH=str(ROOT))
+    return tmp_path
+
+
+def test_a_stage_that_finds_no_space_says_so_and_leaves_what_was_there(unpacked):
+    """The limit on file sizes stands in for the full disk: the kernel refuses the write in the middle of the file."""
+    before = (unpacked / "arrays/dataset.safetensors").read_bytes()
+    done = run(sys.executable, "-c", LIMITED, cwd=unpacked, check=False, PYTHONPATH=str(ROOT))
     assert done.returncode == 1 and "free some space" in done.stderr and "Traceback" not in done.stderr
-    assert (tmp_path / "arrays/dataset.safetensors").read_bytes() == before
-    assert [path.name for path in (tmp_path / "arrays").iterdir()] == ["dataset.safetensors"]
+    assert (unpacked / "arrays/dataset.safetensors").read_bytes() == before
+    assert [path.name for path in (unpacked / "arrays").iterdir()] == ["dataset.safetensors"]
 
 
 LIMITED = """
@@ -86,20 +92,16 @@ sys.exit(main())
 """
 
 
-def test_a_folder_that_cannot_be_written_leaves_the_old_file_and_says_so(tmp_path):
+def test_a_folder_that_cannot_be_written_leaves_the_old_file_and_says_so(unpacked):
     """Of root, who may write anywhere, the process gives that right up first."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    get_data.write_digits(tmp_path / "data" / get_data.DIGITS)
-    run(sys.executable, "-m", "stages", "unpack", cwd=tmp_path, PYTHONPATH=str(ROOT))
-    before = (tmp_path / "arrays/dataset.safetensors").read_bytes()
-    (tmp_path / "arrays").chmod(0o500)
+    before = (unpacked / "arrays/dataset.safetensors").read_bytes()
+    (unpacked / "arrays").chmod(0o500)
     without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    done = run(*without, sys.executable, "-m", "stages", "unpack", cwd=tmp_path, check=False, PYTHONPATH=str(ROOT))
-    (tmp_path / "arrays").chmod(0o700)
+    done = run(*without, sys.executable, "-m", "stages", "unpack", cwd=unpacked, check=False, PYTHONPATH=str(ROOT))
+    (unpacked / "arrays").chmod(0o700)
     assert done.returncode == 1 and "Permission denied" in done.stderr and "make it writable" in done.stderr
-    assert "Traceback" not in done.stderr and [path.name for path in (tmp_path / "arrays").iterdir()] == ["dataset.safetensors"]
-    assert (tmp_path / "arrays/dataset.safetensors").read_bytes() == before
+    assert "Traceback" not in done.stderr and [path.name for path in (unpacked / "arrays").iterdir()] == ["dataset.safetensors"]
+    assert (unpacked / "arrays/dataset.safetensors").read_bytes() == before
 
 
 def test_a_finished_folder_takes_the_place_of_the_old_one(tmp_path):
