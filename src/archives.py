@@ -1,17 +1,22 @@
 """Archives in, arrays out: MNIST's IDX files, or a zip of PNGs. What is in an archive is not to be trusted.
 
-Knows nothing of where archives come from (tools/get_data.py) or of what is done with the arrays.
+Pixels go through memory a few at a time: the arrays lie in unnamed files and are mapped. Knows nothing of where archives come
+from (tools/get_data.py) or of what is done with the arrays.
 """
 
 from __future__ import annotations
 
+import errno
 import gzip
 import io
 import math
 import stat
+import tempfile
 import warnings
 import zipfile
 import zlib
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -23,6 +28,7 @@ from tqdm import tqdm
 
 from src.dataset import MAX_SIDE, Dataset, fingerprint
 from src.errors import UserError
+from src.files import Spool
 from src.randomness import generator
 
 KNOWN = {"1934b35f0e63": "MNIST", "f41e31dbdd31": "scikit-learn digits (8x8, not MNIST)"}
@@ -43,33 +49,36 @@ FREE_PIXELS = 128 * 2**20
 MAX_RATIO = 200  # of bytes that come out to bytes in the archive, once FREE_BYTES have come out; MNIST's IDX files have 5
 FREE_BYTES = 2**20
 CHUNK = 2**20
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-def read(folder: str | Path, heldout: float, seed: int) -> Dataset:
+def read(folder: str | Path, heldout: float, seed: int, scratch: str | Path | None = None) -> Dataset:
     """The data set in `folder`: the four IDX files (.gz or not), or one .zip of PNGs, and nothing else.
 
-    A zip has no test set of its own: the share `heldout` of it, chosen by `seed`, is held out. Raises UserError.
+    A zip has no test set of its own: the share `heldout` of it, chosen by `seed`, is held out. The images are mapped from
+    unnamed files in the folder `scratch`, or where the system has its temporary files. Raises UserError; OSError where those
+    files cannot be written.
     """
-    folder = Path(folder)
+    folder, scratch = Path(folder), Path(scratch or tempfile.gettempdir())
     if not folder.is_dir():
         raise UserError(f"{folder}/: not found; `make run` gets MNIST, or put a zip of PNGs there")
     files = {path.name: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
     stems = {name.removesuffix(".gz") for name in files}
     if stems == set(IDX_FILES.values()) and len(files) == len(IDX_FILES):
-        return _read_idx_files(folder)
+        return _read_idx_files(folder, scratch)
     if len(files) == 1 and next(iter(files)).lower().endswith(".zip"):
-        return _read_zip(next(iter(files.values())), heldout, seed)
+        return read_zip(next(iter(files.values())), heldout, seed, scratch)
     raise UserError(
         f"{folder}/: expected the four MNIST files ({', '.join(f'{name}.gz' for name in IDX_FILES.values())}) or one .zip "
         f"of PNGs, found {', '.join(files) or 'nothing'}; move the rest elsewhere"
     )
 
 
-def _read_idx_files(folder: Path) -> Dataset:
+def _read_idx_files(folder: Path, scratch: Path) -> Dataset:
     arrays = {}
     for key, stem in IDX_FILES.items():
         path = folder / f"{stem}.gz" if (folder / f"{stem}.gz").exists() else folder / stem
-        arrays[key] = torch.from_numpy(read_idx(path, dims=3 if "images" in key else 1))
+        arrays[key] = read_idx(path, 3 if "images" in key else 1, scratch)
     images, labels = arrays["images"][:, None], arrays["labels"].long()  # (N, H, W) -> (N, 1, H, W)
     heldout_images, heldout_labels = arrays["heldout_images"][:, None], arrays["heldout_labels"].long()
     for part, part_labels in [(images, labels), (heldout_images, heldout_labels)]:
@@ -82,13 +91,18 @@ def _read_idx_files(folder: Path) -> Dataset:
         raise UserError(f"{folder}/: training images are {images.shape[2:]}, test images {heldout_images.shape[2:]}")
     if not set(heldout_labels.tolist()) <= set(labels.tolist()):
         raise UserError(f"{folder}/: the test images have classes that the training images lack; fetch the files again")
-    mark = fingerprint(torch.cat([images, heldout_images]), torch.cat([labels, heldout_labels]))
+    batches = chain(_batches(images), _batches(heldout_images))
+    shape, all_labels = (len(images) + len(heldout_images), *images.shape[1:]), torch.cat([labels, heldout_labels])
+    mark = fingerprint(shape, batches, all_labels)
     return Dataset(KNOWN.get(mark, "unknown IDX files"), mark, images, labels, heldout_images, heldout_labels)
 
 
-def read_idx(path: str | Path, dims: int) -> np.ndarray:
-    """An IDX file of unsigned bytes (format: yann.lecun.com/exdb/mnist), gzipped or not, as a uint8 array of `dims` axes."""
-    path = Path(path)
+def read_idx(path: str | Path, dims: int, scratch: str | Path) -> Tensor:
+    """An IDX file of unsigned bytes (format: yann.lecun.com/exdb/mnist), gzipped or not: uint8, of `dims` axes.
+
+    Its bytes go to an unnamed file in the folder `scratch`.
+    """
+    path, spool, found = Path(path), Spool(scratch), 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             head = file.read(4 + 4 * dims)
@@ -100,74 +114,87 @@ def read_idx(path: str | Path, dims: int) -> np.ndarray:
                 raise UserError(
                     f"{path}: its header says {shape}, {expected} bytes; expected 1 to {MAX_IDX_BYTES}; fetch the file again"
                 )
-            raw = _inflate(file, expected, f"{path}", path.stat().st_size)
+            for chunk in _inflated(file, expected, f"{path}", path.stat().st_size):
+                spool.add(chunk)
+                found += len(chunk)
             more = len(file.read(1))
     except (OSError, EOFError, zlib.error) as error:
+        if getattr(error, "errno", None) in DISK_FULL:
+            raise
         raise UserError(f"{path}: cannot be read ({error}); fetch the file again") from None
-    if len(raw) + more != expected:
-        found = "more" if more else len(raw)
-        raise UserError(f"{path}: its header says {shape}, {expected} bytes; found {found}; fetch the file again")
-    return np.frombuffer(raw, np.uint8).reshape(shape)
+    if found + more != expected:
+        raise UserError(
+            f"{path}: its header says {shape}, {expected} bytes; found {'more' if more else found}; fetch the file again"
+        )
+    return spool.tensor(shape)
 
 
-def _inflate(file: BinaryIO, limit: int, name: str, packed: int) -> bytearray:
-    """Up to `limit` bytes of a file that has `packed` bytes in its archive, never more than MAX_RATIO times as many.
+def _inflated(file: BinaryIO, limit: int, name: str, packed: int) -> Iterator[bytes]:
+    """Up to `limit` bytes, in chunks, of a file that has `packed` bytes in its archive, never more than MAX_RATIO times as many.
 
-    Memory follows what comes out, not what a header announces. Raises UserError that starts with `name`.
+    Raises UserError that starts with `name`.
     """
-    raw = bytearray()
-    while chunk := file.read(min(CHUNK, limit - len(raw))):
-        raw += chunk
-        if len(raw) > FREE_BYTES + MAX_RATIO * packed:
+    found = 0
+    while chunk := file.read(min(CHUNK, limit - found)):
+        found += len(chunk)
+        if found > FREE_BYTES + MAX_RATIO * packed:
             raise UserError(
                 f"{name} unpacks to more than {MAX_RATIO} times its {packed} bytes, as no honest archive of images does; "
                 f"make or fetch the archive again"
             )
-    return raw
+        yield chunk
 
 
-def _read_zip(path: Path, heldout: float, seed: int) -> Dataset:
-    images, labels = read_png_zip(path)
-    mark = fingerprint(images, labels)
-    held, kept = split(len(images), labels, heldout, seed)
-    return Dataset(
-        KNOWN.get(mark, path.stem), mark, images[kept], None if labels is None else labels[kept],
-        images[held], None if labels is None else labels[held],
-    )
+def read_zip(path: str | Path, heldout: float, seed: int, scratch: str | Path) -> Dataset:
+    """Images in order of their names, and labels where all lie in folders 0, 1, 2 ...; the pixels go to `scratch`.
 
-
-def split(count: int, labels: Tensor | None, heldout: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Positions held out and kept, each in order: the share `heldout` of each class, never all of one, at least 2 in all."""
-    random = generator(seed, "heldout split")
-    groups = [torch.arange(count)] if labels is None else [(labels == c).nonzero()[:, 0] for c in labels.unique()]
-    is_held = torch.zeros(count, dtype=torch.bool)
-    for group in groups:
-        shuffled = group[torch.randperm(len(group), generator=random)]
-        is_held[shuffled[: min(round(len(group) * heldout), len(group) - 1)]] = True
-    for position in torch.randperm(count, generator=random):
-        if is_held.sum() >= 2:
-            break
-        is_held[position] = labels is None or (labels[~is_held] == labels[position]).sum() > 1
-    if is_held.sum() < 2 or (~is_held).sum() < 2:
-        raise UserError(f"{count} images are too few to hold some out; at least two classes or folders need more than one image")
-    return is_held.nonzero()[:, 0], (~is_held).nonzero()[:, 0]
-
-
-def read_png_zip(path: str | Path) -> tuple[Tensor, Tensor | None]:
-    """Images (N, C, H, W) uint8 in order of their names, and labels (N,) int64 where all lie in folders 0, 1, 2 ...
-
-    C is 1 if no image has colour, whatever mode the files have, else 3. Raises UserError naming the offending member.
+    There is one channel if no image has colour, whatever mode the files have, else three. Raises UserError naming the
+    offending member.
     """
+    path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
             members = _png_members(path, archive)
             labels = _labels(path, [member.filename for member in members])
-            images = _decode(path, archive, members)
+            held = split(len(members), labels, heldout, seed)
+            parts = _decode(path, archive, members, held, Path(scratch))
     except (UserError, MemoryError):
         raise
     except Exception as error:  # zipfile and the decompressors raise many kinds on damaged archives
+        if getattr(error, "errno", None) in DISK_FULL:
+            raise
         raise UserError(f"{path}: cannot be read as a zip ({error}); make or fetch the archive again") from None
-    return images, labels
+    mark = fingerprint((len(held), *parts[0].shape[1:]), _in_order(parts, held), labels)
+    kept_labels, held_labels = (None, None) if labels is None else (labels[~held], labels[held])
+    return Dataset(KNOWN.get(mark, path.stem), mark, parts[0], kept_labels, parts[1], held_labels)
+
+
+def _batches(images: Tensor) -> Iterator[Tensor]:
+    """Images (N, C, H, W), about a CHUNK at a time."""
+    yield from images.split(max(1, CHUNK // images[0].numel()))
+
+
+def _in_order(parts: tuple[Tensor, Tensor], held: Tensor) -> Iterator[Tensor]:
+    """The images kept and held out (N, C, H, W) one by one, in the order that they had in the archive."""
+    kept_and_held = [iter(part) for part in parts]
+    yield from (next(kept_and_held[part]) for part in held.int().tolist())
+
+
+def split(count: int, labels: Tensor | None, heldout: float, seed: int) -> Tensor:
+    """Which images are held out, (N,) bool: the share `heldout` of each class, never all of one, at least 2 in all."""
+    random = generator(seed, "heldout split")
+    groups = [torch.arange(count)] if labels is None else [(labels == c).nonzero()[:, 0] for c in labels.unique()]
+    held = torch.zeros(count, dtype=torch.bool)
+    for group in groups:
+        shuffled = group[torch.randperm(len(group), generator=random)]
+        held[shuffled[: min(round(len(group) * heldout), len(group) - 1)]] = True
+    for position in torch.randperm(count, generator=random):
+        if held.sum() >= 2:
+            break
+        held[position] = labels is None or (labels[~held] == labels[position]).sum() > 1
+    if held.sum() < 2 or (~held).sum() < 2:
+        raise UserError(f"{count} images are too few to hold some out; at least two classes or folders need more than one image")
+    return held
 
 
 def _png_members(path: str | Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
@@ -217,35 +244,46 @@ def _labels(path: str | Path, names: list[str]) -> Tensor | None:
     return torch.tensor(labels)
 
 
-def _decode(path: str | Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> Tensor:
-    pixels: np.ndarray | None = None  # (N, H, W, C): of one channel until an image has colour
-    for i, member in enumerate(tqdm(members, desc="unpack", unit="image")):
+def _decode(
+    path: Path, archive: zipfile.ZipFile, members: list[zipfile.ZipInfo], held: Tensor, scratch: Path
+) -> tuple[Tensor, Tensor]:
+    """Images kept and held out: (N, C, H, W) uint8, of one channel until an image has colour."""
+    spools, counts, channels, side = [Spool(scratch), Spool(scratch)], [0, 0], 1, None
+    for member, part in zip(tqdm(members, desc="unpack", unit="image"), held.int().tolist(), strict=True):
         name = f"{path}: member {member.filename!r}"
         with archive.open(member) as file:
-            raw = _inflate(file, MAX_MEMBER_BYTES, name, member.compress_size)
-        image = decode_png(raw, name)
-        if pixels is None:
+            raw = b"".join(_inflated(file, MAX_MEMBER_BYTES, name, member.compress_size))
+        image = torch.from_numpy(decode_png(raw, name))
+        if side is None:
             _check_size(path, *image.shape[:2])
-            limit = min(MAX_TOTAL_BYTES, FREE_PIXELS + MAX_PIXEL_RATIO * Path(path).stat().st_size)
-            if len(members) * image.shape[0] * image.shape[1] * 3 > limit:
+            side = len(image)
+            limit = min(MAX_TOTAL_BYTES, FREE_PIXELS + MAX_PIXEL_RATIO * path.stat().st_size)
+            if len(members) * side * side * 3 > limit:
                 raise UserError(
-                    f"{path}: {len(members)} images of {image.shape[1]}x{image.shape[0]} are more than the {limit} bytes of "
+                    f"{path}: {len(members)} images of {side}x{side} are more than the {limit} bytes of "
                     f"pixels that are accepted of an archive of its size; make a smaller archive"
                 )
-            pixels = np.zeros((len(members), *image.shape[:2], 1), np.uint8)
-        if image.shape[:2] != pixels.shape[1:3]:
+        if image.shape[:2] != (side, side):
             raise UserError(
-                f"{path}: member {member.filename!r} is {image.shape[1]}x{image.shape[0]}, others are "
-                f"{pixels.shape[2]}x{pixels.shape[1]}; all images must be of one size"
+                f"{name} is {image.shape[1]}x{image.shape[0]}, others are {side}x{side}; all images must be of one size"
             )
-        if image.ndim == 2:
-            image = image[:, :, None]
-        elif (image == image[:, :, :1]).all():
-            image = image[:, :, :1]
-        elif pixels.shape[3] == 1:
-            pixels = pixels.repeat(3, axis=3)
-        pixels[i] = image
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+        image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
+        if len(image) == 3 and channels == 1 and not (image == image[:1]).all():
+            channels, grey = 3, [(spool, (count, 1, side, side)) for spool, count in zip(spools, counts, strict=True)]
+            spools = [_coloured(spool, shape, scratch) for spool, shape in grey]
+        spools[part].add(image[:1] if channels == 1 else image.expand(3, -1, -1))
+        counts[part] += 1
+    kept, heldout = (spool.tensor((count, channels, side, side)) for spool, count in zip(spools, counts, strict=True))
+    return kept, heldout
+
+
+def _coloured(spool: Spool, shape: tuple[int, int, int, int], scratch: Path) -> Spool:
+    """The same grey images (N, 1, H, W) with three equal channels."""
+    found = Spool(scratch)
+    if shape[0]:
+        for batch in _batches(spool.tensor(shape)):
+            found.add(batch.expand(-1, 3, -1, -1))
+    return found
 
 
 def decode_png(raw: bytes | bytearray, name: str) -> np.ndarray:
@@ -258,7 +296,7 @@ def decode_png(raw: bytes | bytearray, name: str) -> np.ndarray:
                     raise UserError(f"{name} has mode {image.mode}; expected 8-bit greyscale (L) or RGB without transparency")
                 if max(image.size) > MAX_SIDE:
                     raise UserError(f"{name} is {image.width}x{image.height}; at most {MAX_SIDE} a side is accepted")
-                return np.asarray(image)
+                return np.array(image)
     except UserError:
         raise
     except Exception as error:  # Pillow raises many kinds on damaged files

@@ -38,15 +38,20 @@ class Checkpoint:
         self.key, self.processes = place(name, key), processes
         self.path = self.key.with_name(f"{self.key.name}-{processes}x{torch.get_num_threads()}.pt")
 
+    def _from_others(self) -> list[tuple[Path, int]]:
+        """What other numbers of processes have left, and how many they were; of as many with other threads: nothing."""
+        paths = sorted(self.key.parent.glob(f"{self.key.name}-*.pt"))
+        found = [(path, int(path.stem.rpartition("-")[2].partition("x")[0])) for path in paths]
+        return [(path, processes) for path, processes in found if processes != self.processes]
+
     def load(self) -> dict | None:
         """The state last saved; None where there is none or it is damaged (it is our own: then start anew).
 
         Where another number of processes left one, the run goes on from that, and says what that means.
         """
-        for path in [self.path, *sorted(set(self.key.parent.glob(f"{self.key.name}-*.pt")) - {self.path})]:
-            processes = int(path.stem.rpartition("-")[2].partition("x")[0])
-            if not path.exists() or (path != self.path and processes == self.processes):
-                continue  # as many processes of other threads: an experiment of its own
+        for path, processes in [(self.path, self.processes), *self._from_others()]:
+            if not path.exists():
+                continue
             try:
                 whole = path.read_bytes()
                 if hashlib.sha256(whole[SUM:]).digest() != whole[:SUM]:
@@ -58,7 +63,7 @@ class Checkpoint:
             if path != self.path:
                 warnings.warn(
                     f"{path}: begun by {processes} processes, goes on with {self.processes}: the result will be that of an "
-                    f"undisturbed run to rounding, not to the last bit; `make clean` before you start again, if that matters",
+                    f"undisturbed run to rounding, not to the last bit; if that matters, stop, delete that file, and start again",
                     Caution, stacklevel=2,
                 )
             return state
@@ -74,8 +79,6 @@ class Checkpoint:
 
     def remove(self) -> None:
         """All that this run has left here, also where other numbers of processes began it or a kill cut it short."""
-        for path in self.key.parent.glob(f"{self.key.name}-*.pt"):
-            if path == self.path or int(path.stem.rpartition("-")[2].partition("x")[0]) != self.processes:
-                path.unlink(missing_ok=True)
-        for path in self.key.parent.glob(f".{self.path.name}.*.tmp"):
+        others = [path for path, _ in self._from_others()]
+        for path in [self.path, *others, *self.key.parent.glob(f".{self.path.name}.*.tmp")]:
             path.unlink(missing_ok=True)

@@ -134,13 +134,18 @@ def accuracy(model: Classifier, images: Tensor, labels: Tensor | None, batch_siz
     return right / total
 
 
-@torch.inference_mode()
-def features(model: Classifier, images: Tensor, batch_size: int = 1000) -> Tensor:
+def features(model: Classifier, images: Tensor) -> Tensor:
     """Penultimate features of uint8 images (N, C, H, W): (N, 128) float32 on the CPU."""
+    return torch.cat(list(feature_batches(model, images)))
+
+
+@torch.inference_mode()
+def feature_batches(model: Classifier, images: Tensor, batch_size: int = 1000) -> Iterator[Tensor]:
+    """The same, a batch (B, 128) at a time."""
     model.eval()
     device = next(model.parameters()).device
-    batches = (to_float(chosen).to(device, memory_format=torch.channels_last) for chosen in images.split(batch_size))
-    return torch.cat([model.features(x).cpu() for x in batches])
+    for batch in images.split(batch_size):
+        yield model.features(to_float(batch).to(device, memory_format=torch.channels_last)).cpu()
 
 
 def recognised(model: Classifier, features: Tensor, labels: Tensor | None) -> float | None:

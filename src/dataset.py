@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,12 +55,16 @@ class Dataset:
         return {"dataset": self.name, "dataset_fingerprint": self.fingerprint}
 
 
-def fingerprint(images: Tensor, labels: Tensor | None) -> str:
-    """12 hex digits that follow from the pixels and labels alone, not from the archive they came in."""
-    digest = hashlib.sha256(repr(tuple(images.shape)).encode())
-    digest.update(images.contiguous().numpy().tobytes())
+def fingerprint(shape: tuple[int, ...], images: Iterable[Tensor], labels: Tensor | None) -> str:
+    """12 hex digits that follow from the pixels and labels alone, not from the archive they came in.
+
+    `images` are all of them, `shape` (N, C, H, W) in all, in batches.
+    """
+    digest = hashlib.sha256(repr(tuple(shape)).encode())
+    for batch in images:
+        digest.update(batch.contiguous().numpy())
     if labels is not None:
-        digest.update(labels.contiguous().numpy().tobytes())
+        digest.update(labels.contiguous().numpy())
     return digest.hexdigest()[:12]
 
 
@@ -105,6 +110,11 @@ def _check(found: Dataset) -> None:
 def to_float(pixels: Tensor) -> Tensor:
     """uint8 in [0, 255] to float32 in [-1, 1]."""
     return pixels.float() / 127.5 - 1
+
+
+def rows(images: Tensor, values: int = 2**23) -> Iterator[Tensor]:
+    """uint8 images (N, C, H, W) as points in [0, 1], float32 (B, C * H * W), about so many values at a time."""
+    return (batch.flatten(1).float() / 255 for batch in images.split(max(1, values // images[0].numel())))
 
 
 def to_pixels(images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.pool import ThreadPool
@@ -18,7 +19,8 @@ from src.dataset import to_pixels
 from src.denoiser import Denoiser
 from src.errors import UserError
 from src.params import Sample
-from src.samplers import EVERYWHERE, ImageNoise, Method, Step, draw_classes, sample
+from src.randomness import generator
+from src.samplers import EVERYWHERE, ImageNoise, Method, Step, sample
 from src.schedule import Spacing
 
 
@@ -133,8 +135,22 @@ def draw(
     return torch.cat([batch.images for batch in batches(denoiser, sampler, seed, labels, parts(count, batch_size))])
 
 
+def draw_classes(counts: list[int], seed: int, numbers: range) -> Tensor:
+    """A class for each image, as often as `counts` say: (B,) int64, following from (seed, k).
+
+    Spread evenly rather than drawn one by one: multiples of the golden ratio, from a start that is random, land in [0, 1) as
+    evenly as any sequence can however many are taken (Kuipers and Niederreiter 1974, "Uniform Distribution of Sequences",
+    section 2.3), and each class has its share of [0, 1). So each share is right to a few images, not to a few times the root
+    of their number.
+    """
+    start = torch.rand((), dtype=torch.float64, generator=generator(seed, "class"))
+    points = (start + torch.tensor(numbers, dtype=torch.float64) * (math.sqrt(5) - 1) / 2) % 1
+    edges = torch.tensor(counts).cumsum(dim=0).double() / sum(counts)
+    return torch.searchsorted(edges, points, right=True)
+
+
 def choose_labels(classes: list[int] | None, counts: list[int], seed: int, count: int) -> Tensor | None:
-    """The class of each image, (count,) int64: drawn like the training data's `counts`, or `classes` over and over.
+    """The class of each image, (count,) int64: as often as in the training data's `counts`, or `classes` over and over.
 
     None for a model without classes (no `counts`). Raises UserError for classes that the model does not have.
     """

@@ -1,14 +1,17 @@
-"""Writing a file so that a reader sees the old one or the new one, whole, never a part."""
+"""Writing a file so that a reader sees the old one or the new one, whole, never a part; arrays larger than memory."""
 
 from __future__ import annotations
 
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -60,3 +63,23 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[st
             if not number:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+
+
+class Spool:
+    """Rows that go to an unnamed file in `folder` as they come, and come back as one tensor that is mapped, not read.
+
+    The file lives as long as the spool or a tensor of it does. OSError passes through, a full disk for instance.
+    """
+
+    def __init__(self, folder: str | Path):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed with the last tensor of it)
+
+    def add(self, rows: Tensor | bytes) -> None:
+        self.file.write(rows if isinstance(rows, bytes) else rows.contiguous().numpy())
+
+    def tensor(self, shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> Tensor:
+        """All rows so far, which are this many values of `dtype`, at least one."""
+        self.file.flush()
+        names = {torch.uint8: np.uint8, torch.float32: np.float32}
+        return torch.from_numpy(np.memmap(self.file, names[dtype], "c", shape=shape))

@@ -138,9 +138,13 @@ def add(sums: MomentSums, network: Features, images: Tensor, batch_size: int) ->
         sums.add(network(batch.to(device)).cpu().numpy())
 
 
-def moments(network: Features, images: Tensor, batch_size: int, sums: MomentSums | None = None) -> Moments:
-    """Moments of the features of such images, together with those that `sums` had seen before."""
+def moments(
+    network: Features, images: Tensor, batch_size: int, sums: MomentSums | None = None, chosen: Tensor | None = None
+) -> Moments:
+    """Moments of the features of such images, or of those at the positions `chosen` (M,) int64, together with those that
+    `sums` had seen before."""
     sums = sums or MomentSums()
-    for batch in tqdm(images.split(batch_size), desc="Inception", unit="batch"):
-        add(sums, network, batch, batch_size)
+    chosen = torch.arange(len(images)) if chosen is None else chosen
+    for part in tqdm(chosen.split(batch_size), desc="Inception", unit="batch"):
+        add(sums, network, images[part], batch_size)
     return sums.moments()

@@ -5,6 +5,7 @@ Knows nothing of networks: points are rows of features or of pixels.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -50,13 +51,21 @@ def radii(points: Tensor, k: int) -> Tensor:
     return torch.cat([torch.cdist(part, points).kthvalue(k + 1, dim=1).values for part in points.split(1000)])
 
 
-def nearest(points: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Euclidean distance of each point (M, D) to the nearest of `others` (N, D), and which it is: (M,) float32, (M,) int64."""
-    found = [_distances(part, others).min(dim=1) for part in points.split(500)]
-    which = torch.cat([f.indices for f in found])
-    return (points - others[which]).norm(dim=1), which  # anew: the products above lose digits where points nearly coincide
+def nearest(points: Tensor, others: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Euclidean distance of each point (M, D) to the nearest of all `others`, which come in blocks (N, D), and which it is.
 
-
-def _distances(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distances less the |a|^2 of each row, which does not change who is nearest."""
-    return torch.addmm(b.square().sum(dim=1)[None, :], a, b.T, alpha=-2)
+    (M,) float32, (M,) int64. No more of `others` than a block needs to be in memory.
+    """
+    best, distance = torch.full((len(points),), torch.inf), torch.empty(len(points))
+    which, first = torch.zeros(len(points), dtype=torch.long), 0
+    for block in others:
+        squares = block.square().sum(dim=1)[None, :]
+        for part in torch.arange(len(points)).split(500):
+            # Squared distances less the |a|^2 of each point, which does not change who is nearest ...
+            found = torch.addmm(squares, points[part], block.T, alpha=-2).min(dim=1)
+            is_nearer = found.values < best[part]
+            mine, there = part[is_nearer], found.indices[is_nearer]
+            best[mine], which[mine] = found.values[is_nearer], first + there
+            distance[mine] = (points[mine] - block[there]).norm(dim=1)  # ... anew: they lose digits where points nearly coincide
+        first += len(block)
+    return distance, which

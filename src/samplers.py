@@ -47,13 +47,6 @@ class ImageNoise:
         return torch.stack(draws).to(self.device, memory_format=torch.channels_last)
 
 
-def draw_classes(counts: list[int], seed: int, numbers: range) -> Tensor:
-    """A class for each image, drawn with probabilities proportional to `counts`, following from (seed, k). (B,) int64."""
-    weights = torch.tensor(counts, dtype=torch.float64)
-    draws = [torch.multinomial(weights, 1, generator=generator(seed, "class", k)) for k in numbers]
-    return torch.cat(draws)
-
-
 def sample(
     denoiser: Denoiser,
     noise: Callable[[], Tensor],

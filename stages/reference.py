@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from src import artifact, classifier, dataset, device, frechet, inception, params, reports
-from src.files import save_tensors
+from src.files import Spool, save_tensors
 from src.randomness import generator
 
 
@@ -18,7 +18,11 @@ def main() -> None:
     model, _ = classifier.load("models/classifier.safetensors")
     model = model.to(device.best())
 
-    train, heldout = classifier.features(model, data.images), classifier.features(model, data.heldout_images)
+    spool = Spool("arrays")  # there may be more features than fit into memory
+    for batch in classifier.feature_batches(model, data.images):
+        spool.add(batch)
+    train = spool.tensor((len(data.images), classifier.FEATURES), torch.float32)
+    heldout = classifier.features(model, data.heldout_images)
     drawn = torch.randperm(len(train), generator=generator(0, "floor"))
     drawn = drawn[: max(2, min(10_000, len(drawn) // 2))]  # of few images half: all of them would be at distance zero
     save_tensors("arrays/features.safetensors", {"train": train, "heldout": heldout, "drawn": drawn})
@@ -44,11 +48,11 @@ def main() -> None:
         network, sums = inception.load().to(device.best()), frechet.MomentSums()
         few = min(seen - len(heldout), len(heldout), len(drawn))
         frechet.caution("fid and its floors", few, inception.DIMS)
-        some = inception.moments(network, data.images[drawn], p.fid.batch_size, sums)
+        some = inception.moments(network, data.images, p.fid.batch_size, sums, drawn)
         if real is None:  # of the drawn ones and all others
             others = torch.ones(len(train), dtype=torch.bool)
             others[drawn] = False
-            real = inception.moments(network, data.images[others], p.fid.batch_size, sums)
+            real = inception.moments(network, data.images, p.fid.batch_size, sums, others.nonzero()[:, 0])
         heldout_moments = inception.moments(network, data.heldout_images, p.fid.batch_size)
         deep = {"heldout": frechet.distance(heldout_moments, real), "train": frechet.distance(some, real)}
     else:

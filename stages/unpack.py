@@ -9,7 +9,7 @@ from src import archives, dataset, params, reports
 
 def main() -> None:
     p = params.load()
-    data = archives.read("data", heldout=p.unpack.heldout, seed=p.unpack.seed)
+    data = archives.read("data", heldout=p.unpack.heldout, seed=p.unpack.seed, scratch="arrays")
     if data.fingerprint not in archives.KNOWN:
         print(f"data/ holds a data set that this project does not know: {data.name!r}, {data.fingerprint}", file=sys.stderr)
 

@@ -76,7 +76,7 @@ def test_without_labels_it_learns_rotations(digits, params):
 
 
 def test_features_do_not_depend_on_the_batch_size(trained, digits):
-    whole, parts = classifier.features(trained, digits[0]), classifier.features(trained, digits[0], batch_size=77)
+    whole, parts = classifier.features(trained, digits[0]), torch.cat(list(classifier.feature_batches(trained, digits[0], 77)))
     torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-4)
     assert whole.shape == (1797, classifier.FEATURES) and whole.dtype == torch.float32
 

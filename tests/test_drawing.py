@@ -6,7 +6,7 @@ import torch
 
 from src import denoiser as denoisers
 from src.dataset import to_pixels
-from src.drawing import Sampler, batches, choose_labels, draw, open_model, parts, walk
+from src.drawing import Sampler, batches, choose_labels, draw, draw_classes, open_model, parts, walk
 from src.errors import UserError
 from tests.conftest import denoiser
 
@@ -95,6 +95,21 @@ def test_classes_are_cycled_drawn_or_absent():
     drawn = choose_labels(None, [0, 30, 10], 0, 2000)
     assert torch.bincount(drawn, minlength=3)[0] == 0 and (drawn == 1).double().mean() == pytest.approx(0.75, abs=0.05)
     assert choose_labels(None, [], 0, 5) is None
+
+
+def test_the_class_of_an_image_depends_on_the_seed_and_its_number_alone():
+    assert torch.equal(draw_classes([3, 1, 2], 0, range(1, 50))[9:19], draw_classes([3, 1, 2], 0, range(10, 20)))
+    assert not torch.equal(draw_classes([3, 1, 2], 0, range(1, 50)), draw_classes([3, 1, 2], 1, range(1, 50)))
+
+
+@pytest.mark.parametrize("counts", [[600, 300, 0, 100], [1] * 10, [0, 5, 1, 0]])
+@pytest.mark.parametrize("count", [60, 1000, 10_000])
+def test_every_class_is_drawn_as_often_as_in_the_training_data_to_a_few_images(counts, count):
+    for seed in range(5):
+        found = torch.bincount(draw_classes(counts, seed, range(1, count + 1)), minlength=len(counts))
+        expected = torch.tensor(counts) * count / sum(counts)
+        assert (found - expected).abs().max() < 5  # drawn one by one, 10,000 of ten classes are wrong by 50 or so
+        assert (found[torch.tensor(counts) == 0] == 0).all()
 
 
 @pytest.mark.parametrize("classes, counts", [([3], [1, 1]), ([0], [])])

@@ -108,13 +108,17 @@ def arrays() -> bytes:
         return path.read_bytes()
 
 
+def read_zip(path: Path) -> dataset.Dataset:
+    return archives.read_zip(path, 0.5, 0, path.parent)
+
+
 IDX = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (3, 4, 4)) + bytes(range(48))
 READERS = {
-    "zip stored": ("some.zip", lambda: zipped(zipfile.ZIP_STORED), archives.read_png_zip),
-    "zip deflated": ("some.zip", lambda: zipped(zipfile.ZIP_DEFLATED), archives.read_png_zip),
+    "zip stored": ("some.zip", lambda: zipped(zipfile.ZIP_STORED), read_zip),
+    "zip deflated": ("some.zip", lambda: zipped(zipfile.ZIP_DEFLATED), read_zip),
     "png": ("some.png", lambda: png(0), lambda path: archives.decode_png(path.read_bytes(), str(path))),
-    "idx": ("some-idx3-ubyte", lambda: IDX, lambda path: archives.read_idx(path, dims=3)),
-    "idx gzipped": ("some-idx3-ubyte.gz", lambda: gzip.compress(IDX), lambda path: archives.read_idx(path, dims=3)),
+    "idx": ("some-idx3-ubyte", lambda: IDX, lambda path: archives.read_idx(path, 3, path.parent)),
+    "idx gzipped": ("some-idx3-ubyte.gz", lambda: gzip.compress(IDX), lambda path: archives.read_idx(path, 3, path.parent)),
     "npz stored": ("some.npz", lambda: moments(False), lambda path: frechet.load(path, 4)),
     "npz deflated": ("some.npz", lambda: moments(True), lambda path: frechet.load(path, 4)),
     "model": ("some.safetensors", model, denoiser.load),
