@@ -6,7 +6,6 @@ from (tools/get_data.py) or of what is done with the arrays.
 
 from __future__ import annotations
 
-import errno
 import gzip
 import io
 import math
@@ -28,7 +27,7 @@ from tqdm import tqdm
 
 from src.dataset import MAX_SIDE, Dataset, fingerprint
 from src.errors import UserError
-from src.files import Spool
+from src.files import Spool, SpoolError
 from src.randomness import generator
 
 KNOWN = {"1934b35f0e63": "MNIST", "f41e31dbdd31": "scikit-learn digits (8x8, not MNIST)"}
@@ -49,14 +48,14 @@ FREE_PIXELS = 128 * 2**20
 MAX_RATIO = 200  # of bytes that come out to bytes in the archive, once FREE_BYTES have come out; MNIST's IDX files have 5
 FREE_BYTES = 2**20
 CHUNK = 2**20
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+MAX_CLASSES = 10_000
 
 
 def read(folder: str | Path, heldout: float, seed: int, scratch: str | Path | None = None) -> Dataset:
     """The data set in `folder`: the four IDX files (.gz or not), or one .zip of PNGs, and nothing else.
 
     A zip has no test set of its own: the share `heldout` of it, chosen by `seed`, is held out. The images are mapped from
-    unnamed files in the folder `scratch`, or where the system has its temporary files. Raises UserError; OSError where those
+    unnamed files in the folder `scratch`, or where the system has its temporary files. Raises UserError; SpoolError where those
     files cannot be written.
     """
     folder, scratch = Path(folder), Path(scratch or tempfile.gettempdir())
@@ -79,8 +78,8 @@ def _read_idx_files(folder: Path, scratch: Path) -> Dataset:
     for key, stem in IDX_FILES.items():
         path = folder / f"{stem}.gz" if (folder / f"{stem}.gz").exists() else folder / stem
         arrays[key] = read_idx(path, 3 if "images" in key else 1, scratch)
-    images, labels = arrays["images"][:, None], arrays["labels"].long()  # (N, H, W) -> (N, 1, H, W)
-    heldout_images, heldout_labels = arrays["heldout_images"][:, None], arrays["heldout_labels"].long()
+    images, labels = arrays["images"][:, None], arrays["labels"]  # (N, H, W) -> (N, 1, H, W)
+    heldout_images, heldout_labels = arrays["heldout_images"][:, None], arrays["heldout_labels"]
     for part, part_labels in [(images, labels), (heldout_images, heldout_labels)]:
         if len(part) != len(part_labels):
             raise UserError(f"{folder}/: {len(part)} images but {len(part_labels)} labels; fetch the files again")
@@ -89,7 +88,8 @@ def _read_idx_files(folder: Path, scratch: Path) -> Dataset:
             raise UserError(f"{folder}/: labels must be 0 to 9, found {int(part_labels.max())}; fetch the files again")
     if images.shape[1:] != heldout_images.shape[1:]:
         raise UserError(f"{folder}/: training images are {images.shape[2:]}, test images {heldout_images.shape[2:]}")
-    if not set(heldout_labels.tolist()) <= set(labels.tolist()):
+    labels, heldout_labels = labels.long(), heldout_labels.long()
+    if not set(heldout_labels.unique().tolist()) <= set(labels.unique().tolist()):
         raise UserError(f"{folder}/: the test images have classes that the training images lack; fetch the files again")
     batches = chain(_batches(images), _batches(heldout_images))
     shape, all_labels = (len(images) + len(heldout_images), *images.shape[1:]), torch.cat([labels, heldout_labels])
@@ -118,9 +118,9 @@ def read_idx(path: str | Path, dims: int, scratch: str | Path) -> Tensor:
                 spool.add(chunk)
                 found += len(chunk)
             more = len(file.read(1))
+    except SpoolError:
+        raise
     except (OSError, EOFError, zlib.error) as error:
-        if getattr(error, "errno", None) in DISK_FULL:
-            raise
         raise UserError(f"{path}: cannot be read ({error}); fetch the file again") from None
     if found + more != expected:
         raise UserError(
@@ -158,11 +158,9 @@ def read_zip(path: str | Path, heldout: float, seed: int, scratch: str | Path) -
             labels = _labels(path, [member.filename for member in members])
             held = split(len(members), labels, heldout, seed)
             parts = _decode(path, archive, members, held, Path(scratch))
-    except (UserError, MemoryError):
+    except (UserError, MemoryError, SpoolError):
         raise
     except Exception as error:  # zipfile and the decompressors raise many kinds on damaged archives
-        if getattr(error, "errno", None) in DISK_FULL:
-            raise
         raise UserError(f"{path}: cannot be read as a zip ({error}); make or fetch the archive again") from None
     mark = fingerprint((len(held), *parts[0].shape[1:]), _in_order(parts, held), labels)
     kept_labels, held_labels = (None, None) if labels is None else (labels[~held], labels[held])
@@ -176,8 +174,10 @@ def _batches(images: Tensor) -> Iterator[Tensor]:
 
 def _in_order(parts: tuple[Tensor, Tensor], held: Tensor) -> Iterator[Tensor]:
     """The images kept and held out (N, C, H, W) one by one, in the order that they had in the archive."""
-    kept_and_held = [iter(part) for part in parts]
-    yield from (next(kept_and_held[part]) for part in held.int().tolist())
+    at = [0, 0]
+    for part in held.int().tolist():
+        yield parts[part][at[part]]
+        at[part] += 1
 
 
 def split(count: int, labels: Tensor | None, heldout: float, seed: int) -> Tensor:
@@ -236,6 +236,8 @@ def _labels(path: str | Path, names: list[str]) -> Tensor | None:
         stray = names[numbered.index(False)]
         raise UserError(f"{path}: {stray!r} lies outside the class folders that other images are in; use 0/ ... 9/ for all")
     labels = [int(folder[:9]) for folder in folders]  # longer numbers are refused below, as gaps
+    if len(set(labels)) > MAX_CLASSES:
+        raise UserError(f"{path}: {len(set(labels))} class folders, more than {MAX_CLASSES}; put the images into fewer")
     missing = set(range(min(max(labels) + 1, len(labels) + 1))) - set(labels)
     if missing or max(labels) >= len(labels):
         raise UserError(
@@ -269,8 +271,8 @@ def _decode(
             )
         image = image[None] if image.ndim == 2 else image.permute(2, 0, 1)
         if len(image) == 3 and channels == 1 and not (image == image[:1]).all():
-            channels, grey = 3, [(spool, (count, 1, side, side)) for spool, count in zip(spools, counts, strict=True)]
-            spools = [_coloured(spool, shape, scratch) for spool, shape in grey]
+            channels, shapes = 3, [(count, 1, side, side) for count in counts]
+            spools = [_coloured(spool, shape, scratch) for spool, shape in zip(spools, shapes, strict=True)]
         spools[part].add(image[:1] if channels == 1 else image.expand(3, -1, -1))
         counts[part] += 1
     kept, heldout = (spool.tensor((count, channels, side, side)) for spool, count in zip(spools, counts, strict=True))

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from src.errors import UserError
-from src.files import save_tensors
+from src.files import mapped_tensors, save_tensors
 
 MAX_SIDE = 1024  # pixels, of images from outside
 
@@ -77,11 +77,10 @@ def save(dataset: Dataset, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Dataset:
-    """The arrays, mapped into memory rather than read. Raises UserError if the file is missing or damaged."""
+    """The arrays, mapped into memory, to be read only. Raises UserError if the file is missing or damaged."""
     try:
-        with safe_open(path, framework="pt") as file:
-            meta = json.loads(file.metadata()["dataset"])
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        metadata, tensors = mapped_tensors(path)
+        meta = json.loads(metadata["dataset"])
         found = Dataset(
             meta["name"], meta["fingerprint"], tensors["images"], tensors.get("labels"), tensors["heldout_images"],
             tensors.get("heldout_labels"),

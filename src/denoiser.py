@@ -133,7 +133,8 @@ def load(path: str | Path) -> tuple[Denoiser, dict]:
         denoiser.load_state_dict(weights)
         about = header["about"]
         counts = about.get("class_counts", [])
-        if any(type(count) is not int or count < 0 for count in counts) or (counts and unet.classes not in (0, len(counts))):
+        wrong = any(type(count) is not int or count < 0 for count in counts) or (counts and not any(counts))
+        if wrong or (counts and unet.classes not in (0, len(counts))):
             raise ValueError(f"class_counts {str(counts)[:100]} of {unet.classes} classes")
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
         raise UserError(f"{path}: its weights do not fit its configuration ({error}); train anew") from None

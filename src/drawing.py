@@ -138,10 +138,9 @@ def draw(
 def draw_classes(counts: list[int], seed: int, numbers: range) -> Tensor:
     """A class for each image, as often as `counts` say: (B,) int64, following from (seed, k).
 
-    Spread evenly rather than drawn one by one: multiples of the golden ratio, from a start that is random, land in [0, 1) as
-    evenly as any sequence can however many are taken (Kuipers and Niederreiter 1974, "Uniform Distribution of Sequences",
-    section 2.3), and each class has its share of [0, 1). So each share is right to a few images, not to a few times the root
-    of their number.
+    Spread evenly rather than drawn one by one: multiples of the golden ratio, from a start that is random, fill [0, 1) evenly
+    however many are taken (Kuipers and Niederreiter 1974, "Uniform Distribution of Sequences", section 2.3), and each class has
+    its share of [0, 1). So each share is right to a few images, where chance would be wrong by about the root of their number.
     """
     start = torch.rand((), dtype=torch.float64, generator=generator(seed, "class"))
     points = (start + torch.tensor(numbers, dtype=torch.float64) * (math.sqrt(5) - 1) / 2) % 1

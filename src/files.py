@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+DTYPES = {"U8": torch.uint8, "I64": torch.int64, "F32": torch.float32}  # of the tensors that are mapped
 
 
 @contextmanager
@@ -65,21 +69,59 @@ def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[st
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
 
 
-class Spool:
-    """Rows that go to an unnamed file in `folder` as they come, and come back as one tensor that is mapped, not read.
+def mapped_tensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file, mapped into memory, to be read only: they may be larger than it.
 
-    The file lives as long as the spool or a tensor of it does. OSError passes through, a full disk for instance.
+    safetensors' own reader maps them privately writable, which Linux refuses beyond its memory. Raises what that reader raises.
+    """
+    with safe_open(path, framework="numpy") as file:  # checks the header, reads no tensor
+        metadata, names = file.metadata() or {}, set(file.keys())
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    raw = np.memmap(path, np.uint8, "r", offset=8 + size)
+    tensors = {}
+    for name in names:
+        (start, end), shape = header[name]["data_offsets"], header[name]["shape"]
+        tensors[name] = _read_only(raw[start:end]).view(DTYPES[header[name]["dtype"]]).view(shape)
+    return metadata, tensors
+
+
+def _read_only(array: np.ndarray) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+class SpoolError(OSError):
+    """A spool's own, never that of a file that is read: names its folder."""
+
+
+class Spool:
+    """Rows that go to an unnamed file in `folder` as they come, and come back as one tensor that is mapped, to be read only.
+
+    The file lives as long as the spool or a tensor of it does. Raises SpoolError, of a full disk for instance.
     """
 
     def __init__(self, folder: str | Path):
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed with the last tensor of it)
+        self.folder = folder
+        with self._errors():
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed with the last tensor of it)
 
     def add(self, rows: Tensor | bytes) -> None:
-        self.file.write(rows if isinstance(rows, bytes) else rows.contiguous().numpy())
+        with self._errors():
+            self.file.write(rows if isinstance(rows, bytes) else rows.contiguous().numpy())
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> Tensor:
         """All rows so far, which are this many values of `dtype`, at least one."""
-        self.file.flush()
-        names = {torch.uint8: np.uint8, torch.float32: np.float32}
-        return torch.from_numpy(np.memmap(self.file, names[dtype], "c", shape=shape))
+        with self._errors():
+            self.file.flush()
+            return _read_only(np.memmap(self.file, np.uint8, "r")).view(dtype).view(shape)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SpoolError(error.errno, error.strerror, str(self.folder)) from None

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from src import artifact
 from src.dataset import Dataset
 from src.errors import UserError
+from src.files import mapped_tensors
 
 REMEDY = "`dvc repro` brings them together"
 
@@ -35,12 +35,12 @@ def read(path: str | Path, keys: tuple[str, ...]) -> dict:
 
 
 def tensors(path: str | Path) -> dict[str, Tensor]:
-    """A safetensors file of ours. Raises UserError for anything else."""
+    """What a safetensors file of ours holds, mapped, to be read only. Raises UserError for anything else."""
     try:
-        return load_file(path)
+        return mapped_tensors(path)[1]
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `dvc repro` makes it") from None
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); `dvc repro` makes it anew") from None
 
 

@@ -292,3 +292,26 @@ def test_the_shapes_of_the_walk_through_are_an_archive_in_colour(tmp_path):
     assert data.images.float().std() > 20
     shapes.write(tmp_path / "again.zip", 30)
     assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "data" / "shapes.zip").read_bytes()
+
+
+@pytest.mark.parametrize("coloured", [[6, 7], [3], [0, 5]])
+def test_grey_images_before_the_first_in_colour_get_three_equal_channels(tmp_path, coloured):
+    grey, colour = pictures(8), pictures(8, colour=True)
+    images = [colour[i] if i in coloured else grey[i] for i in range(8)]
+    expected = torch.stack([
+        torch.from_numpy(image).permute(2, 0, 1) if image.ndim == 3 else torch.from_numpy(image).expand(3, -1, -1)
+        for image in images
+    ])
+    folder = make_zip(tmp_path / "data", {f"{i}.png": png(image) for i, image in enumerate(images)})
+    for seed in range(4):  # which images are held out
+        data = archives.read(folder, 0.4, seed)
+        held = archives.split(8, None, 0.4, seed)
+        assert torch.equal(data.images, expected[~held]) and torch.equal(data.heldout_images, expected[held])
+        assert data.fingerprint == dataset.fingerprint(expected.shape, [expected], None)
+
+
+def test_more_classes_than_any_data_set_has_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_CLASSES", 3)
+    folder = make_zip(tmp_path / "data", {f"{i % 4}/{i}.png": png(image) for i, image in enumerate(pictures(8))})
+    with pytest.raises(UserError, match="4 class folders, more than 3"):
+        archives.read(folder, 0.5, 0)

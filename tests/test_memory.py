@@ -1,4 +1,7 @@
-"""Data that do not fit into memory: stages under a limit that has room for the mapped arrays, but for no copy of them."""
+"""Data that do not fit into memory: stages under a limit that is less than the arrays.
+
+It counts what Linux has to keep room for: allocations and private mappings that can be written to, not files mapped to be read.
+"""
 
 import os
 import shutil
@@ -16,7 +19,7 @@ from tests.test_archives import make_idx, png
 from tests.test_pipeline import set_params
 
 MIB = 2**20
-MARGIN = 64 * MIB  # for all that is not data, once libraries are there; training takes three of them, still less than the data
+MARGIN = 64 * MIB  # for all that is not data, once libraries are there; training takes five of them, still less than the data
 
 # Some work before the limit, so that what libraries set up once is there, too.
 LIMITED = """
@@ -25,8 +28,11 @@ import torch
 stage = importlib.import_module(f"stages.{sys.argv[1]}")
 layer = torch.nn.Conv2d(1, 8, 3)
 layer(torch.zeros(4, 1, 8, 8)).sum().backward()
-now = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (now + int(sys.argv[2]), resource.RLIM_INFINITY))
+now = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmData"))
+resource.setrlimit(resource.RLIMIT_DATA, (now + int(sys.argv[2]), resource.RLIM_INFINITY))
+if "copy" in sys.argv:
+    from src import dataset
+    dataset.load("arrays/dataset.safetensors").images.clone()
 stage.main()
 """
 
@@ -40,21 +46,22 @@ def folder(tmp_path):
     return tmp_path
 
 
-def limited(folder, stage: str, allowed: int) -> subprocess.CompletedProcess:
+def limited(folder, stage: str, allowed: int, *more: str) -> subprocess.CompletedProcess:
     variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    command = [sys.executable, "-c", LIMITED, stage, str(allowed)]
+    command = [sys.executable, "-c", LIMITED, stage, str(allowed), *more]
     return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
 
 
 def test_idx_files_larger_than_memory_become_arrays_and_train_a_model(folder):
-    pixels = np.random.default_rng(0).integers(0, 256, (100_000, 48, 48), np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (150_000, 48, 48), np.uint8)
     held = {"heldout_images": pixels[:100], "heldout_labels": np.arange(100) % 10}
-    make_idx(folder / "data", compress=False, images=pixels, labels=np.arange(100_000) % 10, **held)
+    make_idx(folder / "data", compress=False, images=pixels, labels=np.arange(150_000) % 10, **held)
     small = {"base_channels": 8, "multipliers": [1], "attention_resolutions": []}
     set_params(folder, {"model": small, "train": {"steps": 2, "sample_interval": 2, "evaluate_interval": 2}})
-    assert (done := limited(folder, "unpack", pixels.nbytes + MARGIN)).returncode == 0, done.stderr
+    assert (done := limited(folder, "unpack", MARGIN)).returncode == 0, done.stderr
     assert torch.equal(dataset.load(folder / "arrays/dataset.safetensors").images[:, 0], torch.from_numpy(pixels))
-    assert (done := limited(folder, "train", 2 * pixels.nbytes + 3 * MARGIN)).returncode == 0, done.stderr
+    assert (done := limited(folder, "train", 5 * MARGIN)).returncode == 0, done.stderr
+    assert "can't allocate memory" in limited(folder, "train", 5 * MARGIN, "copy").stderr  # the limit is one
 
 
 def test_a_zip_larger_than_memory_becomes_arrays(folder):
@@ -64,7 +71,7 @@ def test_a_zip_larger_than_memory_becomes_arrays(folder):
         for i in range(200):
             blocks = np.kron(random.integers(0, 256, (64, 64), np.uint8), np.ones((16, 16), np.uint8))
             archive.writestr(f"{i:03}.png", png(blocks))
-    assert (done := limited(folder, "unpack", 200 * MIB + MARGIN)).returncode == 0, done.stderr
+    assert (done := limited(folder, "unpack", MARGIN)).returncode == 0, done.stderr
     data = dataset.load(folder / "arrays/dataset.safetensors")
     assert data.images.shape == (180, 1, 1024, 1024) and data.heldout_images.shape == (20, 1, 1024, 1024)
 
@@ -76,5 +83,5 @@ def test_features_larger_than_memory_become_moments(folder):
     config = classifier.ClassifierConfig(4, 1, 10, "labels", 0.0)
     classifier.save(classifier.Classifier(config), folder / "models/classifier.safetensors", {})
     set_params(folder, {"fid": {"inception": "never"}})
-    features = len(images) * classifier.FEATURES * 4
-    assert (done := limited(folder, "reference", features + MARGIN)).returncode == 0, done.stderr
+    assert len(images) * classifier.FEATURES * 4 > 3 * MARGIN
+    assert (done := limited(folder, "reference", MARGIN)).returncode == 0, done.stderr
