@@ -61,11 +61,15 @@ lint: install  ## check the code's form
 	ruff check .
 
 .PHONY: benchmark
-benchmark: install  ## our fid beside others' on generated_images/, share of arithmetic, the demo's first page (long; after make run)
+benchmark: install  ## ours beside others' training and fid, ablations, growth, DVC's overhead (hours; after make run)
 	python -m pip install --quiet --constraint constraints.txt --group benchmark
 	python -m benchmarks.arithmetic
-	python -m benchmarks.fid
+	python -m benchmarks.growth
+	python -m benchmarks.pipeline
 	python -m benchmarks.demo
+	python -m benchmarks.fid
+	python -m benchmarks.peers
+	python -m benchmarks.ablations
 
 .PHONY: audit
 audit: install  ## look the pinned versions up among known vulnerabilities (needs the network)

@@ -24,13 +24,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import describe
+from benchmarks.own import Shape, untrained
 from src import device, params
-from src.denoiser import Denoiser, DenoiserConfig
-from src.schedule import ScheduleConfig
 from src.trainer import Trainer
-from src.unet import SelfAttention, UNet, UNetConfig
-
-SIZE, CHANNELS, CLASSES = 28, 1, 10  # MNIST's
+from src.unet import SelfAttention, UNet
 
 
 def products(network: UNet, x: Tensor, t: Tensor, label: Tensor) -> list[tuple[Callable, list[Tensor], bool]]:
@@ -109,20 +106,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     p = params.load()
-    schedule = ScheduleConfig(p.schedule, p.timesteps, p.beta_start, p.beta_end, p.cosine_s)
-    unet = UNetConfig(
-        SIZE, CHANNELS, CLASSES, p.model.patch_size, p.model.base_channels, tuple(p.model.multipliers), p.model.res_blocks,
-        tuple(p.model.attention_resolutions), p.model.heads, p.model.dropout, p.model.time_width,
-    )
-    model = Denoiser(DenoiserConfig(unet, schedule, p.model.prediction, p.model.label_dropout))
+    model, shape = untrained(p, Shape()), Shape()
+    side, channels = shape.image_size, shape.channels
     random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (10_000, CHANNELS, SIZE, SIZE), dtype=torch.uint8, generator=random)
-    trainer = Trainer(model, images, torch.randint(0, CLASSES, (10_000,), generator=random), p.train, 0, "cpu")
+    images = torch.randint(0, 256, (10_000, channels, side, side), dtype=torch.uint8, generator=random)
+    trainer = Trainer(model, images, torch.randint(0, shape.classes, (10_000,), generator=random), p.train, 0, "cpu")
     steps = trainer.run()
     dtype = getattr(torch, device.precision(p.train.precision, torch.device("cpu")))
 
     def inputs(count: int) -> tuple[Tensor, Tensor, Tensor]:
-        x = torch.randn(count, CHANNELS, SIZE, SIZE).to(memory_format=torch.channels_last)
+        x = torch.randn(count, channels, side, side).to(memory_format=torch.channels_last)
         return x, torch.full((count,), 500), torch.zeros(count, dtype=torch.long)
 
     batch = p.train.batch_size

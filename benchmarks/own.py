@@ -1,0 +1,93 @@
+"""What the benchmarks share of our own training: a model of params.yaml for any images, and one trained for so many seconds."""
+
+from __future__ import annotations
+
+import copy
+import math
+import statistics
+import time
+from dataclasses import dataclass
+
+import torch
+
+from src import dataset, params, provenance
+from src.dataset import Dataset
+from src.denoiser import Denoiser, DenoiserConfig
+from src.randomness import derive
+from src.schedule import ScheduleConfig
+from src.trainer import Trainer
+from stages.train import network
+
+TIMED, LONG = 20, 10.0  # steps that are timed, unless these seconds are over before
+
+
+@dataclass(frozen=True)
+class Shape:
+    """All that a model knows of its images: they are MNIST's, unless told otherwise."""
+
+    image_size: int = 28
+    channels: int = 1
+    classes: int = 10
+
+
+def untrained(p: params.Params, data: Dataset | Shape) -> Denoiser:
+    """The model that the stage `train` begins with."""
+    schedule = ScheduleConfig(p.schedule, p.timesteps, p.beta_start, p.beta_end, p.cosine_s)
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(p.seed, "weights"))
+        return Denoiser(DenoiserConfig(network(p.model, data), schedule, p.model.prediction, p.model.label_dropout))
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The averaged model, with its guide, how many images it saw, and in how many seconds."""
+
+    model: Denoiser
+    images: int
+    seconds: float
+
+
+def trained(p: params.Params, data: Dataset, seconds: float) -> Trained:
+    """A training of as many steps as fit into `seconds`, by the time that the first ones of another take, which does not count.
+
+    The learning rate falls to zero within these steps, and rises in the same share of them as by default.
+    """
+    def trainer(settings: params.Train) -> Trainer:
+        return Trainer(untrained(p, data), data.images, data.labels, settings, p.seed, "cpu")
+
+    first = trainer(p.train).run()
+    next(first)
+    took: list[float] = []
+    while len(took) < TIMED and sum(took) < LONG:
+        started = time.perf_counter()
+        next(first)
+        took.append(time.perf_counter() - started)
+    first.close()
+    steps = max(1, round(seconds / statistics.median(took)))
+    warmup = round(p.train.warmup_steps * steps / p.train.steps)
+    settings = p.train.model_copy(update={"steps": steps, "warmup_steps": warmup})
+    run, guide, started = trainer(settings), None, time.perf_counter()
+    for step in run.run():
+        if step.step == math.ceil(settings.guide_at * steps):
+            guide = copy.deepcopy(run.averaged.unet)
+    took_all = time.perf_counter() - started
+    run.averaged.guide = guide
+    return Trained(run.averaged.eval(), steps * settings.batch_size, took_all)
+
+
+def mnist() -> Dataset:
+    """The MNIST of a finished run, whose classifier, moments and features belong together. Raises UserError otherwise."""
+    data, real = dataset.load("arrays/dataset.safetensors"), provenance.reference("reference/about.json")
+    provenance.expect("arrays/dataset.safetensors, its data set", data.name, "MNIST", "`make run DATA=mnist` gets it")
+    provenance.check_measured(
+        real, "models/classifier.safetensors", "reference/digits.npz", "arrays/features.safetensors", data
+    )
+    return data
+
+
+def changed(p: params.Params, changes: dict) -> params.Params:
+    """`p` with other values of some keys; sections are dicts of them. Raises ValueError for what params.yaml may not have."""
+    values = p.model_dump()
+    for key, value in changes.items():
+        values[key] = values[key] | value if isinstance(value, dict) else value
+    return params.Params.model_validate(values)

@@ -1,0 +1,254 @@
+"""`python -m benchmarks.peers [--minutes 5] [--draw-minutes 1] [--only NAME ...]`: the same minutes of training, we and others.
+
+Same machine, same MNIST training images, same minutes, one process after another:
+
+ours                      the defaults of params.yaml, with as many steps as fit
+seed recipe               a homework's network and sampler (base 128, multipliers 1-2-4, epsilon, linear, Adam 2e-4, 50 steps of
+                          DDIM) in our parameters, so that our trainer does its work: batches of 128, a rate that falls to zero,
+                          our growing average of weights instead of 0.995, bfloat16 where the processor has units for it
+diffusers                 UNet2DModel and the defaults of its script for unconditional training; its DDIM pipeline with its 50
+                          steps, and DPM-Solver++ with 20
+denoising-diffusion-pytorch   the Unet of its README and its own Trainer; its DDIM with 250 steps
+
+The last two compute in float32, as they do by default, and get 32x32 images, MNIST's with a margin, since their networks halve
+the side three or five times, no flips, and a single channel; all else is their default. They are made for hours of a GPU: what
+they have learned after these minutes says what a user of two cores gets, not what they can do.
+
+Then each draws for `--draw-minutes`, at most 10,000 images, which for some are few. Precision is sound for any number of images
+and stands beside that of real test digits; `fd_digits` is told from 512 images on, beside that of as many real ones. Seconds for
+10,000 images are of the rate so measured. Peak memory is of the whole process, with the images as this benchmark holds them.
+
+Needs arrays/, models/classifier.safetensors and reference/ of a run on MNIST. Writes benchmarks/results/peers.json: what is in
+there is of one call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.machine import describe
+from benchmarks.own import changed, mnist, trained
+from src import classifier, dataset, drawing, frechet, images, neighbours, params, provenance, torchvision_remedy  # noqa: F401 (before diffusers)
+from src.randomness import generator
+
+RESULT = Path("benchmarks/results/peers.json")
+Draw = Callable[[int], Tensor]  # so many images more: uint8 (B, 1, 28, 28)
+SIDE, MARGIN = 28, 2
+MOST, LARGEST_BATCH, ENOUGH = 10_000, 512, 512  # images drawn, at a time, for a distance
+
+
+class TimeIsUp(Exception):
+    pass
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A trained model: images it saw, seconds it took for that, and samplers by name."""
+
+    images: int
+    seconds: float
+    draws: dict[str, Draw]
+
+
+def padded(data: dataset.Dataset) -> Tensor:
+    """float32 (N, 1, 32, 32) in [-1, 1]."""
+    return F.pad(dataset.to_float(data.images), [MARGIN] * 4, value=-1)
+
+
+def cut(x: Tensor) -> Tensor:
+    """The middle of 32x32 images in [-1, 1], as pixels."""
+    return dataset.to_pixels(x)[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
+
+
+def own(p: params.Params, data: dataset.Dataset, seconds: float) -> Peer:
+    """These parameters, and their sampler."""
+    run = trained(p, data, seconds)
+    model = run.model
+    sampler, drawn = drawing.Sampler.of(p.sample, model), [0]
+    labels = drawing.choose_labels(None, data.class_counts() if model.conditional else [], p.sample.seed, 2 * MOST)
+
+    def draw(count: int) -> Tensor:
+        first, drawn[0] = drawn[0] + 1, drawn[0] + count
+        size = -(-count // torch.get_num_threads())  # a batch for each core
+        parts = [range(n, min(n + size, first + count)) for n in range(first, first + count, size)]
+        return torch.cat([batch.images for batch in drawing.batches(model, sampler, p.sample.seed, labels, parts)])
+
+    return Peer(run.images, run.seconds, {f"{sampler.method}, {sampler.evaluations(model)} evaluations": draw})
+
+
+def ours(data: dataset.Dataset, seconds: float) -> Peer:
+    return own(params.load(), data, seconds)
+
+
+def seed_recipe(data: dataset.Dataset, seconds: float) -> Peer:
+    return own(changed(params.load(), {
+        "schedule": "linear",
+        "model": {
+            "patch_size": 1, "base_channels": 128, "multipliers": [1, 2, 4], "prediction": "epsilon", "conditional": False,
+            "attention_resolutions": [14, 7], "heads": 4, "time_width": 512,
+        },
+        "train": {"lr": 2e-4, "muon_lr": None, "weight_decay": 0.0, "warmup_steps": 0, "focus": 0.0},
+        "sample": {"method": "ddim", "steps": 50, "spacing": "leading", "eta": 0.0, "guidance": 1.0, "autoguidance": 1.0},
+    }), data, seconds)
+
+
+def diffusers(data: dataset.Dataset, seconds: float) -> Peer:
+    from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+    from diffusers.optimization import get_scheduler
+
+    down, up = [*["DownBlock2D"] * 4, "AttnDownBlock2D", "DownBlock2D"], ["UpBlock2D", "AttnUpBlock2D", *["UpBlock2D"] * 4]
+    unet = UNet2DModel(
+        sample_size=SIDE + 2 * MARGIN, in_channels=1, out_channels=1, layers_per_block=2,
+        block_out_channels=(128, 128, 256, 256, 512, 512), down_block_types=down, up_block_types=up,
+    )
+    noise, batch = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear"), 16
+    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
+    rate = get_scheduler("cosine", optimizer, num_warmup_steps=500, num_training_steps=100 * len(data.images) // batch)
+    x, random, started, seen = padded(data), generator(0, "diffusers"), time.perf_counter(), 0
+    while time.perf_counter() - started < seconds:
+        x0 = x[torch.randint(len(x), (batch,), generator=random)]
+        eps, t = torch.randn(x0.shape, generator=random), torch.randint(1000, (batch,), generator=random)
+        loss = F.mse_loss(unet(noise.add_noise(x0, eps, t), t).sample, eps)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
+        optimizer.step()
+        rate.step()
+        optimizer.zero_grad()
+        seen += batch
+    took = time.perf_counter() - started
+    unet.eval()
+    pipeline = DDIMPipeline(unet, DDIMScheduler.from_config(noise.config))
+    pipeline.set_progress_bar_config(disable=True)
+
+    def ddim(count: int) -> Tensor:
+        found = pipeline(batch_size=count, generator=random, output_type="np").images  # (B, H, W, 1) in [0, 1]
+        return cut(torch.from_numpy(found).permute(0, 3, 1, 2) * 2 - 1)
+
+    @torch.inference_mode()
+    def dpm(count: int) -> Tensor:
+        solver = DPMSolverMultistepScheduler.from_config(noise.config)
+        solver.set_timesteps(20)
+        x = torch.randn(count, 1, SIDE + 2 * MARGIN, SIDE + 2 * MARGIN, generator=random)
+        for t in solver.timesteps:
+            x = solver.step(unet(x, t).sample, t, x).prev_sample
+        return cut(x)
+
+    return Peer(seen, took, {"DDIMPipeline, 50 evaluations": ddim, "DPM-Solver++, 20 evaluations": dpm})
+
+
+def denoising_diffusion_pytorch(data: dataset.Dataset, seconds: float) -> Peer:
+    from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+    from denoising_diffusion_pytorch import Trainer as TheirTrainer
+
+    model = Unet(dim=64, dim_mults=(1, 2, 4, 8), channels=1)
+    diffusion = GaussianDiffusion(model, image_size=SIDE + 2 * MARGIN, timesteps=1000, sampling_timesteps=250)
+    with tempfile.TemporaryDirectory() as folder:
+        images.write(folder, 1, dataset.to_pixels(padded(data)))
+        trainer = TheirTrainer(
+            diffusion, folder, augment_horizontal_flip=False, calculate_fid=False, results_folder=f"{folder}/results",
+            save_and_sample_every=10**9,  # which would take time from training
+        )
+        update, started = trainer.ema.update, time.perf_counter()
+
+        def heed_the_time() -> None:
+            update()
+            if time.perf_counter() - started > seconds:
+                raise TimeIsUp
+
+        trainer.ema.update = heed_the_time
+        with contextlib.suppress(TimeIsUp):
+            trainer.train()
+        took = time.perf_counter() - started
+    averaged = trainer.ema.ema_model.eval()
+    draws = {"DDIM, 250 evaluations": lambda n: cut(averaged.sample(batch_size=n) * 2 - 1)}
+    return Peer(trainer.step * trainer.batch_size, took, draws)
+
+
+PEERS = {
+    "ours": ours, "seed recipe": seed_recipe, "diffusers": diffusers, "denoising-diffusion-pytorch": denoising_diffusion_pytorch,
+}
+
+
+def drawn(draw: Draw, seconds: float) -> tuple[Tensor, float]:
+    """Images drawn in `seconds` or a little more, at most MOST, and seconds that each took, in batches as large as fit."""
+    batch, found, took = 8, [], []
+    while sum(took) < seconds and sum(map(len, found)) < MOST:
+        started = time.perf_counter()
+        found.append(draw(min(batch, MOST - sum(map(len, found)))))
+        took.append(time.perf_counter() - started)
+        if took[-1] < seconds / 10:
+            batch = min(2 * batch, LARGEST_BATCH)
+    largest = max(map(len, found))
+    full = [(len(some), t) for some, t in zip(found, took, strict=True) if len(some) == largest]
+    return torch.cat(found), sum(t for _, t in full) / sum(n for n, _ in full)
+
+
+def measured(peer: str, minutes: float, draw_minutes: float) -> Iterator[dict]:
+    data = mnist()
+    instrument, _ = classifier.load("models/classifier.safetensors")
+    reference = frechet.load("reference/digits.npz", classifier.FEATURES)
+    heldout = classifier.features(instrument, data.heldout_images)
+    heldout = heldout[torch.randperm(len(heldout), generator=generator(0, "peers"))]
+
+    def distance(features: Tensor) -> float:
+        return frechet.distance(frechet.moments(features.numpy()), reference)
+
+    real = provenance.tensors("arrays/features.safetensors")
+    real = real["train"][real["drawn"]]
+    torch.manual_seed(0)
+    found = PEERS[peer](data, 60 * minutes)
+    for name, draw in found.draws.items():
+        some, each = drawn(draw, 60 * draw_minutes)
+        features, enough = classifier.features(instrument, some), len(some) >= ENOUGH
+        yield {
+            "peer": peer, "sampler": name, "train_images_per_second": found.images / found.seconds,
+            "images_seen": found.images, "train_seconds": found.seconds, "drawn": len(some),
+            "precision": neighbours.manifolds(real, features).precision,
+            "precision_of_real": neighbours.manifolds(real, heldout).precision,
+            "fd_digits": distance(features) if enough else None,
+            "fd_digits_of_as_many_real": distance(heldout[: len(some)]) if enough else None,
+            "seconds_per_10000_images": 10_000 * each,
+            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10,
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--draw-minutes", type=float, default=1)
+    parser.add_argument("--only", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.one:
+        for row in measured(asked.one, asked.minutes, asked.draw_minutes):
+            print("\n" + json.dumps(row), flush=True)
+        return
+    rows: list[dict] = []
+    for peer in asked.only:
+        minutes = ["--minutes", str(asked.minutes), "--draw-minutes", str(asked.draw_minutes)]
+        command = [sys.executable, "-m", "benchmarks.peers", "--one", peer, *minutes]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        mine = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+        rows += mine or [{"peer": peer, "failed": done.returncode}]
+        print(*rows[-max(1, len(mine)):], sep="\n", flush=True)
+        found = {"minutes": asked.minutes, "draw_minutes": asked.draw_minutes, "rows": rows}
+        found |= describe("torch", "diffusers", "denoising-diffusion-pytorch")
+        RESULT.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""`python -m benchmarks.pipeline [--rounds 5]`: what DVC adds to the stages' own work, and how long stages take to start.
+
+In a clone of this repository, as committed, with the embedded digits and everything run once, little training. Medians, to
+benchmarks/results/pipeline.json:
+
+nothing_to_do_s     `dvc repro` where nothing changed
+experiment_adds_s   `dvc exp run -S sample.steps=...` of the stages sample to report, less what these took by their own clocks,
+                    which start before they import anything large
+stage_starts_s      by stage: a whole process that imports what the stage imports, and ends
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.machine import describe
+from stages.__main__ import NAMES
+from tools.soak import prepare, run
+
+RESULT = Path("benchmarks/results/pipeline.json")
+NOBODY = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost")
+
+
+def timed(folder: Path, *command: str) -> float:
+    started = time.perf_counter()
+    run(folder, *command)
+    return time.perf_counter() - started
+
+
+def experiment_adds(folder: Path, steps: int) -> float:
+    """Seconds of an experiment with `steps` sampling steps that are not a stage's own."""
+    log = folder / ".scratch/stages.jsonl"
+    log.unlink(missing_ok=True)
+    whole = timed(folder, sys.executable, "-m", "dvc", "exp", "run", "-S", f"sample.steps={steps}")
+    return whole - sum(json.loads(line)["seconds"] for line in log.read_text().splitlines())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = range(parser.parse_args().rounds)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "pipeline"
+        prepare(folder)
+        subprocess.run(["git", *NOBODY, "commit", "--quiet", "--all", "--message", "digits"], cwd=folder, check=True)
+        found = {
+            "nothing_to_do_s": statistics.median(timed(folder, sys.executable, "-m", "dvc", "repro") for _ in rounds),
+            "experiment_adds_s": statistics.median(experiment_adds(folder, 20 + i) for i in rounds),
+            "stage_starts_s": {
+                name: statistics.median(timed(folder, sys.executable, "-c", f"import stages.{name}") for _ in rounds)
+                for name in NAMES
+            },
+        }
+    RESULT.write_text(json.dumps(found | describe("dvc", "torch"), indent=2) + "\n")
+    print(RESULT.read_text())
+
+
+if __name__ == "__main__":
+    main()
