@@ -63,6 +63,7 @@ lint: install  ## check the code's form
 .PHONY: benchmark
 benchmark: install  ## ours beside others' training and fid, ablations, growth, DVC's overhead (hours; after make run)
 	python -m pip install --quiet --constraint constraints.txt --group benchmark
+	python -m benchmarks.allocator
 	python -m benchmarks.arithmetic
 	python -m benchmarks.growth
 	python -m benchmarks.pipeline

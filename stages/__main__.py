@@ -43,7 +43,10 @@ def main() -> int:
     started = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files are cleared away
 
+    from src.allocator import keep_freed_memory
     from src.errors import Caution, UserError
+
+    keep_freed_memory()
 
     def show(message: Warning | str, category: type[Warning], *where: object) -> None:
         if issubclass(category, Caution):
