@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.ticker import LogLocator
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import describe
@@ -181,6 +182,7 @@ def picture(points: list[dict], exponents: dict[str, dict[str, float]]) -> figur
         axis.set_xticks([point["x"] for point in mine], [f"{point['x']:,}" for point in mine])
         axis.set_xticks([], minor=True)
         axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
         axis.yaxis.set_minor_formatter("{x:g}")
         axis.tick_params(axis="y", which="minor", labelsize=5)
         axis.legend(fontsize=6)
