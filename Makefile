@@ -61,7 +61,7 @@ lint: install  ## check the code's form
 	ruff check .
 
 .PHONY: benchmark
-benchmark: install  ## ours beside others' training and fid, ablations, growth, DVC's overhead (hours; after make run)
+benchmark: install  ## ours beside others' training and fid, growth, DVC's overhead (hours; after make run)
 	python -m pip install --quiet --constraint constraints.txt --group benchmark
 	python -m benchmarks.allocator
 	python -m benchmarks.arithmetic
@@ -70,7 +70,6 @@ benchmark: install  ## ours beside others' training and fid, ablations, growth, 
 	python -m benchmarks.demo
 	python -m benchmarks.fid
 	python -m benchmarks.peers
-	python -m benchmarks.ablations
 
 .PHONY: audit
 audit: install  ## look the pinned versions up among known vulnerabilities (needs the network)
