@@ -88,11 +88,11 @@ def test_files_in_the_readme_exist():
             assert any(path == name or path.startswith(name) for path in tracked), name
 
 
-def test_pictures_in_git_are_the_figures_of_generated_images_alone():
+def test_pictures_in_git_are_figures_and_generated_images_alone():
     tracked = run("git", "ls-files", cwd=ROOT).stdout.splitlines()
     suffixes = (".png", ".gz", ".zip", ".npy", ".jpg", ".gif")
     assert sorted(path for path in tracked if path.endswith(suffixes)) == [
-        "docs/pictures/demo.png", "docs/pictures/shapes.png", *(f"figures/{name}" for name in (
+        "docs/pictures/demo.png", "docs/pictures/growth.png", "docs/pictures/shapes.png", *(f"figures/{name}" for name in (
             "learning_curve.png", "loss_by_noise_level.png", "quality_over_steps.png", "reverse_process.gif",
             "reverse_process.png", "samples_by_class.png", "schedules.png",
         ))
