@@ -1,0 +1,26 @@
+import os
+import sys
+
+import pytest
+
+from src import allocator
+from tests.conftest import ROOT, run
+
+GLIBC = sys.platform == "linux" and "glibc" in (os.confstr("CS_GNU_LIBC_VERSION") or "")
+
+
+def told(**variables: str) -> str:
+    """What `keep_freed_memory` says in a process of its own. What it gains is benchmarks/allocator.py's affair."""
+    command = "from src.allocator import keep_freed_memory; print(keep_freed_memory())"
+    return run(sys.executable, "-c", command, cwd=ROOT, PYTHONPATH=str(ROOT), **variables).stdout.strip()
+
+
+@pytest.mark.skipif(not GLIBC, reason="of glibc")
+def test_glibc_takes_all_settings_unless_the_user_has_made_some():
+    assert told() == "True"
+    assert told(MALLOC_ARENA_MAX="2") == "False"
+
+
+def test_elsewhere_nothing_is_done(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not allocator.keep_freed_memory()
