@@ -78,11 +78,11 @@ def own(p: params.Params, data: dataset.Dataset, seconds: float) -> Peer:
     """These parameters, and their sampler."""
     run = trained(p, data, seconds)
     model = run.model
-    sampler, drawn = drawing.Sampler.of(p.sample, model), [0]
+    sampler, done = drawing.Sampler.of(p.sample, model), [0]
     labels = drawing.choose_labels(None, data.class_counts() if model.conditional else [], p.sample.seed, 2 * MOST)
 
     def draw(count: int) -> Tensor:
-        first, drawn[0] = drawn[0] + 1, drawn[0] + count
+        first, done[0] = done[0] + 1, done[0] + count
         size = -(-count // torch.get_num_threads())  # a batch for each core
         parts = [range(n, min(n + size, first + count)) for n in range(first, first + count, size)]
         return torch.cat([batch.images for batch in drawing.batches(model, sampler, p.sample.seed, labels, parts)])

@@ -13,8 +13,8 @@ LARGEST_MMAP_THRESHOLD = 32 * 2**20  # bytes; glibc takes no more
 def keep_freed_memory() -> bool:
     """Tell glibc so, for this process; False where there is no glibc, or where MALLOC_* variables settle it already.
 
-    Every step allocates and frees the same tensors of some megabytes. glibc maps such from the kernel each time by default
-    (mallopt(3), M_MMAP_THRESHOLD), which then clears each page at its first touch.
+    Every step allocates and frees the same tensors of some megabytes. By default glibc hands much of that back (mallopt(3):
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD), and the kernel clears each page at its first touch when it is taken again.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return False
