@@ -26,6 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.machine import describe
 from benchmarks.own import Shape, untrained
 from src import device, params
+from src.allocator import keep_freed_memory
 from src.trainer import Trainer
 from src.unet import SelfAttention, UNet
 
@@ -105,6 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
+    keep_freed_memory()  # as stages do
     p = params.load()
     model, shape = untrained(p, Shape()), Shape()
     side, channels = shape.image_size, shape.channels

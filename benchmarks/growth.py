@@ -28,9 +28,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.machine import describe
 from benchmarks.own import Shape, changed, untrained
 from src import drawing, figures, params
+from src.allocator import keep_freed_memory
 from src.trainer import Trainer
-from src.unet import UNet
-from stages.train import network
 
 RESULT, PICTURE = Path("benchmarks/results/growth.json"), Path("docs/pictures/growth.png")
 CLASSES = Shape().classes
@@ -97,8 +96,7 @@ def projected(p: params.Params) -> list[dict]:
     evaluations = drawing.Sampler.of(p.sample, default).evaluations(default)
     rows = []
     for project in PROJECTS:
-        model = changed(p, {"model": project.model}).model
-        unet = UNet(network(model, Shape(project.side, project.channels)))
+        unet = untrained(changed(p, {"model": project.model}), Shape(project.side, project.channels)).unet
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             unet(torch.zeros(1, project.channels, project.side, project.side), torch.zeros(1, dtype=torch.long))
         weights, gflop = sum(weight.numel() for weight in unet.parameters()), counter.get_total_flops() / 1e9
@@ -198,6 +196,7 @@ def main() -> None:
     if asked.projects:
         print(pd.DataFrame(projected(params.load())).T.to_string())
         return
+    keep_freed_memory()  # as stages do
     rounds = asked.rounds
     p, threads = params.load(), torch.get_num_threads()
     works = [Work(setting, p) for setting in SETTINGS]

@@ -1,4 +1,4 @@
-"""What the benchmarks share of our own training: a model of params.yaml for any images, and one trained for so many seconds."""
+"""What the benchmarks share of our own training: the shape of MNIST, and a model trained for so many seconds."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ import statistics
 import time
 from dataclasses import dataclass
 
-import torch
-
 from src import dataset, params, provenance
+from src.allocator import keep_freed_memory
 from src.dataset import Dataset
-from src.denoiser import Denoiser, DenoiserConfig
-from src.randomness import derive
+from src.denoiser import Denoiser
 from src.schedule import ScheduleConfig
 from src.trainer import Trainer
-from stages.train import network
+from stages import train
 
 TIMED, LONG = 20, 10.0  # steps that are timed, unless these seconds are over before
 
@@ -33,9 +31,7 @@ class Shape:
 def untrained(p: params.Params, data: Dataset | Shape) -> Denoiser:
     """The model that the stage `train` begins with."""
     schedule = ScheduleConfig(p.schedule, p.timesteps, p.beta_start, p.beta_end, p.cosine_s)
-    with torch.random.fork_rng():
-        torch.manual_seed(derive(p.seed, "weights"))
-        return Denoiser(DenoiserConfig(network(p.model, data), schedule, p.model.prediction, p.model.label_dropout))
+    return train.untrained(p.model, schedule, data, p.seed)
 
 
 @dataclass(frozen=True)
@@ -52,6 +48,8 @@ def trained(p: params.Params, data: Dataset, seconds: float) -> Trained:
 
     The learning rate falls to zero within these steps, and rises in the same share of them as by default.
     """
+    keep_freed_memory()  # as stages do
+
     def trainer(settings: params.Train) -> Trainer:
         return Trainer(untrained(p, data), data.images, data.labels, settings, p.seed, "cpu")
 

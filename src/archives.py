@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from src.dataset import MAX_SIDE, Dataset, fingerprint
 from src.errors import UserError
-from src.files import Spool, SpoolError
+from src.mapped import Spool, SpoolError
 from src.randomness import generator
 
 KNOWN = {"1934b35f0e63": "MNIST", "f41e31dbdd31": "scikit-learn digits (8x8, not MNIST)"}

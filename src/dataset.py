@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from src.errors import UserError
-from src.files import mapped_tensors, save_tensors
+from src.files import save_tensors
+from src.mapped import mapped_tensors
 
 MAX_SIDE = 1024  # pixels, of images from outside
 
@@ -77,7 +77,8 @@ def save(dataset: Dataset, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Dataset:
-    """The arrays, mapped into memory, to be read only. Raises UserError if the file is missing or damaged."""
+    """The arrays, mapped into memory, to be read only. Raises UserError if the file is missing or damaged, OSError if the system
+    refuses it."""
     try:
         metadata, tensors = mapped_tensors(path)
         meta = json.loads(metadata["dataset"])
@@ -88,7 +89,7 @@ def load(path: str | Path) -> Dataset:
         _check(found)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `dvc repro unpack` makes it") from None
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); `dvc repro --force unpack` makes it anew") from None
     return found
 

@@ -16,12 +16,13 @@ def best() -> torch.device:
 
 
 def precision(asked: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
-    """What is asked for, or for "auto" bfloat16 where `device` has matrix units for it, else float32.
+    """What is asked for, or for "auto" bfloat16 where `device` has instructions for it, else float32.
 
-    These are NVIDIA GPUs from Ampere on and x86 CPUs with AMX; elsewhere PyTorch's bfloat16 is slower than its float32.
+    These are NVIDIA GPUs from Ampere on and x86 CPUs with AMX or AVX-512 BF16 (AMD's from Zen 4 on); elsewhere PyTorch's bfloat16
+    is slower than its float32.
     """
     if asked != "auto":
         return asked
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return "bfloat16" if torch.cpu.get_capabilities().get("amx_bf16") else "float32"
+    return "bfloat16" if any(map(torch.cpu.get_capabilities().get, ("amx_bf16", "avx512_bf16"))) else "float32"

@@ -9,13 +9,12 @@ import json
 from pathlib import Path
 
 import pandas as pd
-from safetensors import SafetensorError
 from torch import Tensor
 
 from src import artifact
 from src.dataset import Dataset
 from src.errors import UserError
-from src.files import mapped_tensors
+from src.mapped import mapped_tensors
 
 REMEDY = "`dvc repro` brings them together"
 
@@ -35,12 +34,13 @@ def read(path: str | Path, keys: tuple[str, ...]) -> dict:
 
 
 def tensors(path: str | Path) -> dict[str, Tensor]:
-    """What a safetensors file of ours holds, mapped, to be read only. Raises UserError for anything else."""
+    """What a safetensors file of ours holds, mapped, to be read only. Raises UserError for anything else, OSError if the system
+    refuses it."""
     try:
         return mapped_tensors(path)[1]
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `dvc repro` makes it") from None
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); `dvc repro` makes it anew") from None
 
 

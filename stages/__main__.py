@@ -6,6 +6,7 @@ Apart from the stage scripts, so that nothing here is among the things a stage's
 from __future__ import annotations
 
 import errno
+import gc
 import importlib
 import json
 import os
@@ -25,6 +26,7 @@ MENDABLE = {
     errno.ENOSPC: "free some space", errno.EDQUOT: "free some space", errno.EFBIG: "free some space, or lift the limit on files",
     errno.EEXIST: "move it elsewhere", errno.ENOTDIR: "move it elsewhere", errno.EISDIR: "move it elsewhere",
     errno.EIO: "the disk may be failing: look at it",
+    errno.ENOMEM: "free some memory, or lift the limit on it", errno.EMFILE: "lift the limit on open files",
     errno.EACCES: "make it writable", errno.EPERM: "make it writable", errno.EROFS: "make it writable",
 }
 FOLDERS = (
@@ -72,6 +74,7 @@ def main() -> int:
         return 128 + signal.SIGINT
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one keeps the log
         return 0
+    gc.freeze()  # Python would look through all of torch for cycles once more as it ends: most of a second
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     record = {"stage": sys.argv[1], "seconds": round(time.monotonic() - started, 1), "peak_mib": round(peak)}
     try:

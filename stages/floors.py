@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from src import classifier, dataset, device, frechet, neighbours, params, provenance, reports, scores, strokes
 
 
@@ -17,7 +19,7 @@ def main() -> None:
 
     heldout = {"images": len(real["heldout"]), "broken": strokes.broken(data.heldout_images)}
     heldout |= scores.scores(real["heldout"], real["train"][drawn], moments, p.quality.neighbours, p.quality.seed)
-    distances, _ = neighbours.nearest(data.heldout_images.flatten(1).float() / 255, dataset.rows(data.images))
+    distances, _ = neighbours.nearest(torch.cat(list(dataset.rows(data.heldout_images))), dataset.rows(data.images))
     near = distances.quantile(scores.NEAR)
     heldout |= {
         "nearest_train_median": float(distances.median()), "near": float(near),

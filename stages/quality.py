@@ -60,7 +60,7 @@ def main() -> None:
     metrics["broken"] = strokes.broken(generated)
     metrics |= {f"broken_floor_{name}": floors[name]["broken"] for name in ("heldout", "train")}
 
-    distances, which = neighbours.nearest(generated.flatten(1).float() / 255, dataset.rows(data.images))
+    distances, which = neighbours.nearest(torch.cat(list(dataset.rows(generated))), dataset.rows(data.images))
     metrics |= {
         "nearest_train_median": float(distances.median()),
         "nearest_train_median_floor_heldout": floors["heldout"]["nearest_train_median"],

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from src import artifact, classifier, dataset, device, frechet, inception, params, reports
-from src.files import Spool, save_tensors
+from src.files import save_tensors
+from src.mapped import Spool
 from src.randomness import generator
 
 

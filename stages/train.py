@@ -31,22 +31,18 @@ def main() -> None:
     p = params.load()
     data = dataset.load("arrays/dataset.safetensors")
     schedule = ScheduleConfig(p.schedule, p.timesteps, p.beta_start, p.beta_end, p.cosine_s)
-    unet = network(p.model, data)
-    config = denoiser.DenoiserConfig(unet, schedule, p.model.prediction, p.model.label_dropout)
-    with torch.random.fork_rng():
-        torch.manual_seed(derive(p.seed, "weights"))
-        model = denoiser.Denoiser(config)
+    model = untrained(p.model, schedule, data, p.seed)
     settings, processes = limited(p.train, len(data.images)), Processes()
     trainer = Trainer(model, data.images, data.labels, settings, p.seed, device.best(), processes)
     if processes.first:
-        describe(config, model, p.model.conditional)
+        describe(model, p.model.conditional)
         if settings.steps < p.train.steps:
             print(f"train: {settings.steps:,} steps: train.max_epochs ({p.train.max_epochs:g}) passes over the few images")
     guide_step = math.ceil(p.train.guide_at * settings.steps)
 
     PREVIEWS.mkdir(exist_ok=True)
     key = [
-        p.seed, p.train.model_dump(), repr(config), artifact.digest("arrays/dataset.safetensors"), trainer.device.type,
+        p.seed, p.train.model_dump(), repr(model.config), artifact.digest("arrays/dataset.safetensors"), trainer.device.type,
         model.precision,
     ]
     checkpoint, progress = Checkpoint("train", key, processes.count), Progress()
@@ -144,17 +140,20 @@ def leave(number: int, step: Step, save: Callable[[], None], processes: Processe
     sys.exit(128 + number)
 
 
-def network(m: params.Model, data: dataset.Dataset) -> UNetConfig:
-    """What params.yaml asks for, for images of this size and so many classes."""
-    return UNetConfig(
+def untrained(m: params.Model, schedule: ScheduleConfig, data: dataset.Dataset, seed: int) -> denoiser.Denoiser:
+    """What params.yaml asks for, for images of this size and so many channels and classes, with random weights."""
+    unet = UNetConfig(
         data.image_size, data.channels, data.classes if m.conditional else 0, m.patch_size, m.base_channels,
         tuple(m.multipliers), m.res_blocks, tuple(m.attention_resolutions), m.heads, m.dropout, m.time_width,
     )
+    with torch.random.fork_rng():
+        torch.manual_seed(derive(seed, "weights"))
+        return denoiser.Denoiser(denoiser.DenoiserConfig(unet, schedule, m.prediction, m.label_dropout))
 
 
-def describe(config: denoiser.DenoiserConfig, model: torch.nn.Module, wanted_classes: bool) -> None:
+def describe(model: denoiser.Denoiser, wanted_classes: bool) -> None:
     """Say what is about to be trained, above all where it is not what params.yaml asks for."""
-    unet, sides = config.unet, config.unet.resolutions
+    unet, sides = model.config.unet, model.config.unet.resolutions
     attention = [side for side in sides if side in unet.attention_resolutions]
     print(
         f"train: {sum(weights.numel() for weights in model.parameters()):,} parameters, feature maps of {sides}, attention at "

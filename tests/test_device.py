@@ -4,7 +4,9 @@ import torch
 from src import device
 
 
-@pytest.mark.parametrize("found, expected", [({"amx_bf16": True}, "bfloat16"), ({"amx_bf16": False}, "float32"), ({}, "float32")])
+@pytest.mark.parametrize("found, expected", [
+    ({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": False}, "float32"), ({}, "float32"),
+])
 def test_auto_takes_bfloat16_where_the_processor_has_matrix_units_for_it(monkeypatch, found, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
     assert device.precision("auto", torch.device("cpu")) == expected

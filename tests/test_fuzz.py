@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from src import archives, artifact, classifier, dataset, denoiser, frechet, params
+from src import archives, artifact, classifier, dataset, denoiser, frechet, params, provenance
 from src.errors import UserError
 from tests.conftest import ROOT
 from tests.conftest import denoiser as small_denoiser
@@ -124,6 +124,7 @@ READERS = {
     "model": ("some.safetensors", model, denoiser.load),
     "classifier": ("some.safetensors", classifier_file, classifier.load),
     "arrays": ("some.safetensors", arrays, dataset.load),
+    "features": ("some.safetensors", arrays, provenance.tensors),
     "params.yaml": ("params.yaml", (ROOT / "params.yaml").read_bytes, params.load),
 }
 

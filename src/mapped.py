@@ -1,0 +1,82 @@
+"""Arrays larger than memory: the tensors of a file, and rows that go to disk as they come. Both are mapped, to be read only."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from src.files import told_apart
+
+DTYPES = {"U8": torch.uint8, "I64": torch.int64, "F32": torch.float32}
+
+
+def mapped_tensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors, of the types in DTYPES, of a safetensors file.
+
+    safetensors' own reader maps them privately writable, which Linux refuses beyond its memory. Raises ValueError for any other
+    file, OSError where it cannot be had.
+    """
+    if Path(path).is_dir():
+        raise ValueError("a folder")
+    try:
+        with told_apart(path), safe_open(path, framework="numpy") as file:  # checks the header, reads no tensor
+            metadata, names = file.metadata() or {}, file.keys()
+        with open(path, "rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header, raw = json.loads(file.read(size)), np.memmap(file, np.uint8, "r", offset=8 + size)
+        tensors = {}
+        for name in names:
+            (start, end), shape = header[name]["data_offsets"], header[name]["shape"]
+            tensors[name] = _read_only(raw[start:end]).view(DTYPES[header[name]["dtype"]]).view(shape)
+    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    return metadata, tensors
+
+
+def _read_only(array: np.ndarray) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+class SpoolError(OSError):
+    """A spool's own, never that of a file that is read: names its folder."""
+
+
+class Spool:
+    """Rows that go to an unnamed file in `folder` as they come, and come back as one tensor that is mapped, to be read only.
+
+    The file lives as long as the spool or a tensor of it does. Raises SpoolError, of a full disk for instance.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = folder
+        with self._errors():
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed with the last tensor of it)
+
+    def add(self, rows: Tensor | bytes) -> None:
+        with self._errors():
+            self.file.write(rows if isinstance(rows, bytes) else rows.contiguous().numpy())
+
+    def tensor(self, shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> Tensor:
+        """All rows so far, which are this many values of `dtype`, at least one."""
+        with self._errors():
+            self.file.flush()
+            return _read_only(np.memmap(self.file, np.uint8, "r")).view(dtype).view(shape)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SpoolError(error.errno, error.strerror, str(self.folder)) from None
