@@ -82,7 +82,7 @@ DEFAULT_RATES = {"train": ("batch", 128), "sample": ("images", 2000)}
 WIDE_RATES = {"train": ("model width", 128), "sample": ("model width", 128)}
 EDM = {"patch_size": 1, "base_channels": 128, "multipliers": [1, 2, 2, 2], "res_blocks": 4, "attention_resolutions": [16]}
 PROJECTS = [
-    Project("the default: MNIST", 28, 1, {}, 6e4, 9000 * 128, 10_000, DEFAULT_RATES),
+    Project("the default: MNIST", 28, 1, {}, 6e4, 10_000 * 128, 10_000, DEFAULT_RATES),
     Project("faces of 64x64, network as of EDM", 64, 3, EDM, 7e4, 2e8, 50_000, WIDE_RATES),
     Project("the same with patches of 2x2", 64, 3, EDM | {"patch_size": 2}, 7e4, 2e8, 50_000, WIDE_RATES),
     Project("a billion digits, each seen once, as many drawn", 28, 1, {}, 1e9, 1e9, 1e9, DEFAULT_RATES),

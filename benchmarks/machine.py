@@ -19,7 +19,7 @@ def describe(*packages: str) -> dict:
             "processor": names[0] if names else platform.processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
             "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            "bfloat16_matrix_units": bool(torch.cpu.get_capabilities().get("amx_bf16")),
+            "bfloat16": [name for name in ("amx_bf16", "avx512_bf16") if torch.cpu.get_capabilities().get(name)],
         },
         "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
         "date": datetime.date.today().isoformat(),

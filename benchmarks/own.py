@@ -1,4 +1,4 @@
-"""What the benchmarks share of our own training: the shape of MNIST, and a model trained for so many seconds."""
+"""What the benchmarks share: MNIST or its shape, parameters with changes, our model, untrained or trained for so many seconds."""
 
 from __future__ import annotations
 

@@ -5,14 +5,15 @@ Same machine, same MNIST training images, same minutes, one process after anothe
 ours                      the defaults of params.yaml, with as many steps as fit
 seed recipe               a homework's network and sampler (base 128, multipliers 1-2-4, epsilon, linear, Adam 2e-4, 50 steps of
                           DDIM) in our parameters, so that our trainer does its work: batches of 128, a rate that falls to zero,
-                          our growing average of weights instead of 0.995, bfloat16 where the processor has units for it
+                          our growing average of weights instead of 0.995, bfloat16 where the processor is faster in it
 diffusers                 UNet2DModel and the defaults of its script for unconditional training; its DDIM pipeline with its 50
                           steps, and DPM-Solver++ with 20
 denoising-diffusion-pytorch   the Unet of its README and its own Trainer; its DDIM with 250 steps
 
 The last two compute in float32, as they do by default, and get 32x32 images, MNIST's with a margin, since their networks halve
 the side three or five times, no flips, and a single channel; all else is their default. They are made for hours of a GPU: what
-they have learned after these minutes says what a user of two cores gets, not what they can do.
+they have learned after these minutes says what a user of two cores gets, not what they can do. Ours and the seed recipe keep
+freed memory, as our stages do.
 
 Then each draws for `--draw-minutes`, at most 10,000 images, which for some are few. Precision is sound for any number of images
 and stands beside that of real test digits; `fd_digits` is told from 512 images on, beside that of as many real ones. Seconds for

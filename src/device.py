@@ -16,10 +16,9 @@ def best() -> torch.device:
 
 
 def precision(asked: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
-    """What is asked for, or for "auto" bfloat16 where `device` has instructions for it, else float32.
+    """What is asked for, or for "auto" bfloat16 where `device` is known to be faster in it, else float32.
 
-    These are NVIDIA GPUs from Ampere on and x86 CPUs with AMX or AVX-512 BF16 (AMD's from Zen 4 on); elsewhere PyTorch's bfloat16
-    is slower than its float32.
+    These are x86 CPUs with AMX or AVX-512 BF16 (AMD's from Zen 4 on) and, not measured, NVIDIA GPUs from Ampere on.
     """
     if asked != "auto":
         return asked

@@ -52,17 +52,11 @@ def _settle(folder: Path) -> None:
 
 def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Replace `path` by a safetensors file. Raises OSError where it cannot be written, a full disk for instance."""
-    with replacing(path) as temporary, told_apart(path):
-        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
-
-
-@contextmanager
-def told_apart(path: str | Path) -> Iterator[None]:
-    """Inside, what safetensors raises is an OSError of `path` where the system refused, otherwise its own SafetensorError."""
-    try:
-        yield
-    except SafetensorError as error:
-        number = re.search(r"os error (\d+)", str(error))
-        if not number:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+    with replacing(path) as temporary:
+        try:
+            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            if not number:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None

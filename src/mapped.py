@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -14,8 +16,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from src.files import told_apart
-
 DTYPES = {"U8": torch.uint8, "I64": torch.int64, "F32": torch.float32}
 
 
@@ -23,22 +23,26 @@ def mapped_tensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]
     """Metadata and tensors, of the types in DTYPES, of a safetensors file.
 
     safetensors' own reader maps them privately writable, which Linux refuses beyond its memory. Raises ValueError for any other
-    file, OSError where it cannot be had.
+    file, OSError where the system refuses this one.
     """
     if Path(path).is_dir():
         raise ValueError("a folder")
-    try:
-        with told_apart(path), safe_open(path, framework="numpy") as file:  # checks the header, reads no tensor
-            metadata, names = file.metadata() or {}, file.keys()
-        with open(path, "rb") as file:
+    with open(path, "rb") as file:  # first: safetensors tells every refusal as a file that is not there
+        try:
+            with safe_open(path, framework="numpy") as checked:  # the header; reads no tensor
+                metadata, names = checked.metadata() or {}, checked.keys()
             size = int.from_bytes(file.read(8), "little")
             header, raw = json.loads(file.read(size)), np.memmap(file, np.uint8, "r", offset=8 + size)
-        tensors = {}
-        for name in names:
-            (start, end), shape = header[name]["data_offsets"], header[name]["shape"]
-            tensors[name] = _read_only(raw[start:end]).view(DTYPES[header[name]["dtype"]]).view(shape)
-    except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}") from None
+            tensors = {}
+            for name in names:
+                (start, end), shape = header[name]["data_offsets"], header[name]["shape"]
+                tensors[name] = _read_only(raw[start:end]).view(DTYPES[header[name]["dtype"]]).view(shape)
+        except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{type(error).__name__}: {error}") from None
+        except MemoryError:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from None
+        except OSError as error:  # of a mapping, which knows no name
+            raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from None
     return metadata, tensors
 
 

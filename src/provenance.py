@@ -40,7 +40,7 @@ def tensors(path: str | Path) -> dict[str, Tensor]:
         return mapped_tensors(path)[1]
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `dvc repro` makes it") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: damaged ({error}); `dvc repro` makes it anew") from None
 
 

@@ -27,7 +27,7 @@ MENDABLE = {
     errno.EEXIST: "move it elsewhere", errno.ENOTDIR: "move it elsewhere", errno.EISDIR: "move it elsewhere",
     errno.EIO: "the disk may be failing: look at it",
     errno.ENOMEM: "free some memory, or lift the limit on it", errno.EMFILE: "lift the limit on open files",
-    errno.EACCES: "make it writable", errno.EPERM: "make it writable", errno.EROFS: "make it writable",
+    errno.EACCES: "make it readable and writable", errno.EPERM: "make it readable and writable", errno.EROFS: "make it writable",
 }
 FOLDERS = (
     ".scratch", "arrays", "data", "data.dvc", "figures", "generated", "generated_images", "memorisation", "metrics", "models",
@@ -72,9 +72,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"\n{sys.argv[1]}: interrupted; `dvc repro` goes on", file=sys.stderr)
         return 128 + signal.SIGINT
+    gc.freeze()  # Python would look through all of torch for cycles once more as it ends: most of a second
     if os.environ.get("RANK", "0") != "0":  # of several processes the first one keeps the log
         return 0
-    gc.freeze()  # Python would look through all of torch for cycles once more as it ends: most of a second
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     record = {"stage": sys.argv[1], "seconds": round(time.monotonic() - started, 1), "peak_mib": round(peak)}
     try:

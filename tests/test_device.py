@@ -7,7 +7,7 @@ from src import device
 @pytest.mark.parametrize("found, expected", [
     ({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": False}, "float32"), ({}, "float32"),
 ])
-def test_auto_takes_bfloat16_where_the_processor_has_matrix_units_for_it(monkeypatch, found, expected):
+def test_auto_takes_bfloat16_where_the_processor_is_known_to_be_faster_in_it(monkeypatch, found, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
     assert device.precision("auto", torch.device("cpu")) == expected
 
