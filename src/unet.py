@@ -72,7 +72,10 @@ def zeroed(layer: nn.Module) -> nn.Module:
 
 
 class ResidualBlock(nn.Module):
-    """norm, SiLU, conv, norm, scale and shift by the embedding, SiLU, dropout, conv; plus the input."""
+    """SiLU, conv, norm, scale and shift by the embedding, SiLU, dropout, conv; plus the input.
+
+    The input is not normalised: whatever its size, what the first convolution makes of it is.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, time_width: int, dropout: float):
         super().__init__()
@@ -83,7 +86,7 @@ class ResidualBlock(nn.Module):
         self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv1(F.silu(normalised(x)))
+        h = self.conv1(F.silu(x))
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)  # (B, 2C) -> 2 x (B, C, 1, 1)
         h = torch.addcmul(shift, normalised(h), 1 + scale)
         return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
