@@ -63,13 +63,14 @@ lint: install  ## check the code's form
 .PHONY: benchmark
 benchmark: install  ## ours beside others' training and fid, growth, DVC's overhead (hours; after make run)
 	python -m pip install --quiet --constraint constraints.txt --group benchmark
-	python -m benchmarks.allocator
+	python -m benchmarks.switches
 	python -m benchmarks.arithmetic
 	python -m benchmarks.growth
 	python -m benchmarks.pipeline
 	python -m benchmarks.demo
 	python -m benchmarks.fid
 	python -m benchmarks.peers
+	python -m benchmarks.ablations
 
 .PHONY: audit
 audit: install  ## look the pinned versions up among known vulnerabilities (needs the network)

@@ -10,7 +10,7 @@ GLIBC = sys.platform == "linux" and "glibc" in (os.confstr("CS_GNU_LIBC_VERSION"
 
 
 def told(**variables: str) -> str:
-    """What `keep_freed_memory` says in a process of its own. What it gains is benchmarks/allocator.py's affair."""
+    """What `keep_freed_memory` says in a process of its own. What it gains is benchmarks/switches.py's affair."""
     command = "from src.allocator import keep_freed_memory; print(keep_freed_memory())"
     return run(sys.executable, "-c", command, cwd=ROOT, PYTHONPATH=str(ROOT), **variables).stdout.strip()
 

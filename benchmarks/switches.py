@@ -1,0 +1,95 @@
+"""`python -m benchmarks.switches [--rounds 5]`: what two things gain that can be switched off, in training and in drawing.
+
+freed memory    src/allocator.py
+bfloat16        `precision: auto` on CPUs that are known to be faster in it (src/device.py), beside float32
+
+Whole processes, in turns, with both and without one of them: 60 training steps of the defaults after 10, on noise of MNIST's
+size, and 2,000 images. Medians of images per second, and of the ratios of the rounds. Writes benchmarks/results/switches.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.machine import describe
+from benchmarks.own import Shape, changed, untrained
+from src import device, drawing, params
+from src.allocator import keep_freed_memory
+from src.trainer import Trainer
+
+RESULT = Path("benchmarks/results/switches.json")
+STEPS, IMAGES = 60, 2000
+SWITCHES = ("freed memory", "bfloat16")
+ALL = "none"  # is off
+
+
+def measured(off: str) -> dict[str, float]:
+    """Images per second in this process, with one of SWITCHES off, or none."""
+    p, shape, random = params.load(), Shape(), torch.Generator().manual_seed(0)
+    if off != "freed memory" and not keep_freed_memory():
+        sys.exit("glibc was not told: not Linux, another C library, or MALLOC_ variables are set")
+    if off == "bfloat16":
+        p = changed(p, {"train": {"precision": "float32"}})
+    elif device.precision("auto", torch.device("cpu")) != "bfloat16":
+        sys.exit("bfloat16 is not known to be faster on this processor")
+    images = torch.randint(0, 256, (10_000, 1, shape.image_size, shape.image_size), dtype=torch.uint8, generator=random)
+    labels = torch.arange(len(images)) % shape.classes
+    trainer = Trainer(untrained(p, shape), images, labels, p.train, p.seed, "cpu")
+    steps = trainer.run()
+    for _ in range(10):
+        next(steps)
+    started = time.perf_counter()
+    for _ in range(STEPS):
+        next(steps)
+    train = STEPS * p.train.batch_size / (time.perf_counter() - started)
+    model = trainer.averaged
+    model.guide = model.unet
+    sampler = drawing.Sampler.of(p.sample, model)
+    drawing.draw(model, sampler, 0, 500, labels, p.sample.batch_size)
+    started = time.perf_counter()
+    drawing.draw(model, sampler, 0, IMAGES, labels, p.sample.batch_size)
+    return {"train": train, "sample": IMAGES / (time.perf_counter() - started)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--one", choices=(ALL, *SWITCHES), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.one:
+        print(json.dumps(measured(asked.one)))
+        return
+    rounds, order = [], [ALL, *SWITCHES]
+    for _ in range(asked.rounds):
+        found = {}
+        for off in order:
+            command = [sys.executable, "-m", "benchmarks.switches", "--one", off]
+            found[off] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+        order = order[1:] + order[:1]
+        rounds.append(found)
+        print(found, flush=True)
+    result = {
+        what: {
+            off: {
+                "images_per_second_without": statistics.median(found[off][what] for found in rounds),
+                "images_per_second_with": statistics.median(found[ALL][what] for found in rounds),
+                "ratio": statistics.median(found[ALL][what] / found[off][what] for found in rounds),
+            }
+            for off in SWITCHES
+        }
+        for what in ("train", "sample")
+    }
+    RESULT.write_text(json.dumps(result | {"rounds": asked.rounds} | describe("torch"), indent=2) + "\n")
+    print(RESULT.read_text())
+
+
+if __name__ == "__main__":
+    main()
