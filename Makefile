@@ -61,7 +61,7 @@ lint: install  ## check the code's form
 	ruff check .
 
 .PHONY: benchmark
-benchmark: install  ## ours beside others' training and fid, growth, DVC's overhead (hours; after make run)
+benchmark: install  ## ours beside others' training and fid, ablations, growth, DVC's overhead (hours; after make run)
 	python -m pip install --quiet --constraint constraints.txt --group benchmark
 	python -m benchmarks.switches
 	python -m benchmarks.arithmetic

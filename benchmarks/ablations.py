@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 from pathlib import Path
+
+from scipy.stats import ttest_rel
 
 from benchmarks.machine import describe
 from benchmarks.own import changed, mnist, trained
@@ -32,7 +33,7 @@ VARIANTS = {
     "AdamW for all": {"train": {"muon_lr": None}},
     "predicts noise": {"model": {"prediction": "epsilon"}},
     "predicts images": {"model": {"prediction": "x0"}},
-    "linear schedule": {"schedule": "linear"},
+    "linear schedule": {"schedule": "linear"},  # its focus lies at the same timesteps, which is another noise level
     "noise levels alike": {"train": {"focus": 0.0}},
     "batches of 64": {"train": {"batch_size": 64}},
     "batches of 256": {"train": {"batch_size": 256}},
@@ -50,11 +51,12 @@ def summary(rows: list[dict]) -> list[dict]:
         mine = [row for row in rows if row["variant"] == variant]
         names = ("fd_digits", "accuracy", "broken", "heldout_loss", "images_seen", "train_seconds")
         line = {"variant": variant, "seeds": len(mine)} | {name: statistics.mean(row[name] for row in mine) for name in names}
-        more = [row["fd_digits"] - defaults[row["seed"]] for row in mine if row["seed"] in defaults]
         if len(mine) > 1:
-            line["fd_digits_sd"] = statistics.stdev(row["fd_digits"] for row in mine)
-        if variant != DEFAULT and len(more) > 1:
-            line |= {"more": statistics.mean(more), "t": statistics.mean(more) / statistics.stdev(more) * math.sqrt(len(more))}
+            distances, beside = [row["fd_digits"] for row in mine], [defaults[row["seed"]] for row in mine]
+            line["fd_digits_sd"] = statistics.stdev(distances)
+            if variant != DEFAULT:
+                line["more"] = statistics.mean(distances) - statistics.mean(beside)
+                line["t"] = float(ttest_rel(distances, beside).statistic)
         found.append(line)
     return found
 
