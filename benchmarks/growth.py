@@ -65,7 +65,7 @@ SETTINGS = [
 class Project:
     """Something larger: a network in our parameters, how many images there are, are seen in training, and are drawn.
 
-    `rates` says which point of the figure each is taken to be as fast as.
+    None stands for what params.yaml says. `rates` says which point of the figure each is taken to be as fast as.
     """
 
     name: str
@@ -73,8 +73,8 @@ class Project:
     channels: int
     model: dict
     images: float
-    seen: float
-    drawn: float
+    seen: float | None
+    drawn: float | None
     rates: dict[str, tuple[str, int]]
 
 
@@ -82,7 +82,7 @@ DEFAULT_RATES = {"train": ("batch", 128), "sample": ("images", 2000)}
 WIDE_RATES = {"train": ("model width", 128), "sample": ("model width", 128)}
 EDM = {"patch_size": 1, "base_channels": 128, "multipliers": [1, 2, 2, 2], "res_blocks": 4, "attention_resolutions": [16]}
 PROJECTS = [
-    Project("the default: MNIST", 28, 1, {}, 6e4, 10_000 * 128, 10_000, DEFAULT_RATES),
+    Project("the default: MNIST", 28, 1, {}, 6e4, None, None, DEFAULT_RATES),
     Project("faces of 64x64, network as of EDM", 64, 3, EDM, 7e4, 2e8, 50_000, WIDE_RATES),
     Project("the same with patches of 2x2", 64, 3, EDM | {"patch_size": 2}, 7e4, 2e8, 50_000, WIDE_RATES),
     Project("a billion digits, each seen once, as many drawn", 28, 1, {}, 1e9, 1e9, 1e9, DEFAULT_RATES),
@@ -100,7 +100,8 @@ def projected(p: params.Params) -> list[dict]:
         with torch.inference_mode(), FlopCounterMode(display=False) as counter:
             unet(torch.zeros(1, project.channels, project.side, project.side), torch.zeros(1, dtype=torch.long))
         weights, gflop = sum(weight.numel() for weight in unet.parameters()), counter.get_total_flops() / 1e9
-        work, rate = {"train": 3 * gflop * project.seen, "sample": gflop * evaluations * project.drawn}, {}
+        seen, drawn = project.seen or p.train.steps * p.train.batch_size, project.drawn or p.sample.count
+        work, rate = {"train": 3 * gflop * seen, "sample": gflop * evaluations * drawn}, {}
         for what, (axis, x) in project.rates.items():
             point = next(point for point in points if (point["axis"], point["x"]) == (axis, x))
             rate[what] = point["gflop"][what] / point["seconds"][what]

@@ -16,7 +16,7 @@ from src.schedule import ScheduleConfig
 from src.trainer import Trainer
 from stages import train
 
-TIMED, LONG = 20, 10.0  # steps that are timed, unless these seconds are over before
+TIMED, LONG = 20, 30.0  # steps that are timed, unless these seconds are over before
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.peers [--minutes 5] [--draw-minutes 1] [--only NAME ...]`: the same minutes of training, we and others.
+"""`python -m benchmarks.peers [--minutes 5 15 30] [--draw-minutes 1] [--only NAME ...]`: as long a training, we and others.
 
 Same machine, same MNIST training images, same minutes, one process after another:
 
@@ -13,11 +13,13 @@ denoising-diffusion-pytorch   the Unet of its README and its own Trainer; its DD
 The last two compute in float32, as they do by default, and get 32x32 images, MNIST's with a margin, since their networks halve
 the side three or five times, no flips, and a single channel; all else is their default. They are made for hours of a GPU: what
 they have learned after these minutes says what a user of two cores gets, not what they can do. Ours and the seed recipe keep
-freed memory, as our stages do.
+freed memory, as our stages do. Their learning rate falls to zero as the minutes end, so for each count of minutes they are
+trained anew; that of the others knows nothing of these minutes: they are trained once, and wait while they are looked at.
 
-Then each draws for `--draw-minutes`, at most 10,000 images, which for some are few. Precision is sound for any number of images
-and stands beside that of real test digits; `fd_digits` is told from 512 images on, beside that of as many real ones. Seconds for
-10,000 images are of the rate so measured. Peak memory is of the whole process, with the images as this benchmark holds them.
+After each count of minutes each draws for `--draw-minutes`, at most 10,000 images, which for some are few. Precision is sound for
+any number of images and stands beside that of real test digits; `fd_digits` is told from 512 images on, beside that of as many
+real ones. Seconds for 10,000 images are of the rate so measured. Peak memory is of the whole process up to there, with the images
+as this benchmark holds them.
 
 Needs arrays/, models/classifier.safetensors and reference/ of a run on MNIST. Writes benchmarks/results/peers.json: what is in
 there is of one call.
@@ -44,6 +46,7 @@ from torch import Tensor
 from benchmarks.machine import describe
 from benchmarks.own import changed, mnist, trained
 from src import classifier, dataset, drawing, frechet, images, neighbours, params, provenance, torchvision_remedy  # noqa: F401 (before diffusers)
+from src.denoiser import Denoiser
 from src.randomness import generator
 
 RESULT = Path("benchmarks/results/peers.json")
@@ -58,7 +61,7 @@ class TimeIsUp(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """A trained model: images it saw, seconds it took for that, and samplers by name."""
+    """A model after so many seconds of training: images it saw by then, and samplers by name. Of use until the next one comes."""
 
     images: int
     seconds: float
@@ -75,27 +78,32 @@ def cut(x: Tensor) -> Tensor:
     return dataset.to_pixels(x)[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
-def own(p: params.Params, data: dataset.Dataset, seconds: float) -> Peer:
-    """These parameters, and their sampler."""
-    run = trained(p, data, seconds)
-    model = run.model
-    sampler, done = drawing.Sampler.of(p.sample, model), [0]
-    labels = drawing.choose_labels(None, data.class_counts() if model.conditional else [], p.sample.seed, 2 * MOST)
+def own(p: params.Params, data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
+    """These parameters, and their sampler; trained anew for each mark."""
+    for seconds in marks:
+        run = trained(p, data, seconds)
+        sampler = drawing.Sampler.of(p.sample, run.model)
+        name = f"{sampler.method}, {sampler.evaluations(run.model)} evaluations"
+        yield Peer(run.images, run.seconds, {name: own_draw(run.model, sampler, p.sample.seed, data)})
+
+
+def own_draw(model: Denoiser, sampler: drawing.Sampler, seed: int, data: dataset.Dataset) -> Draw:
+    labels, done = drawing.choose_labels(None, data.class_counts() if model.conditional else [], seed, 2 * MOST), [0]
 
     def draw(count: int) -> Tensor:
         first, done[0] = done[0] + 1, done[0] + count
         size = -(-count // torch.get_num_threads())  # a batch for each core
         parts = [range(n, min(n + size, first + count)) for n in range(first, first + count, size)]
-        return torch.cat([batch.images for batch in drawing.batches(model, sampler, p.sample.seed, labels, parts)])
+        return torch.cat([batch.images for batch in drawing.batches(model, sampler, seed, labels, parts)])
 
-    return Peer(run.images, run.seconds, {f"{sampler.method}, {sampler.evaluations(model)} evaluations": draw})
-
-
-def ours(data: dataset.Dataset, seconds: float) -> Peer:
-    return own(params.load(), data, seconds)
+    return draw
 
 
-def seed_recipe(data: dataset.Dataset, seconds: float) -> Peer:
+def ours(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
+    return own(params.load(), data, marks)
+
+
+def seed_recipe(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
     return own(changed(params.load(), {
         "schedule": "linear",
         "model": {
@@ -104,10 +112,10 @@ def seed_recipe(data: dataset.Dataset, seconds: float) -> Peer:
         },
         "train": {"lr": 2e-4, "muon_lr": None, "weight_decay": 0.0, "warmup_steps": 0, "focus": 0.0},
         "sample": {"method": "ddim", "steps": 50, "spacing": "leading", "eta": 0.0, "guidance": 1.0, "autoguidance": 1.0},
-    }), data, seconds)
+    }), data, marks)
 
 
-def diffusers(data: dataset.Dataset, seconds: float) -> Peer:
+def diffusers(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
     from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
     from diffusers.optimization import get_scheduler
 
@@ -119,8 +127,9 @@ def diffusers(data: dataset.Dataset, seconds: float) -> Peer:
     noise, batch = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear"), 16
     optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
     rate = get_scheduler("cosine", optimizer, num_warmup_steps=500, num_training_steps=100 * len(data.images) // batch)
-    x, random, started, seen = padded(data), generator(0, "diffusers"), time.perf_counter(), 0
-    while time.perf_counter() - started < seconds:
+    x, random = padded(data), generator(0, "diffusers")
+
+    def step() -> None:
         x0 = x[torch.randint(len(x), (batch,), generator=random)]
         eps, t = torch.randn(x0.shape, generator=random), torch.randint(1000, (batch,), generator=random)
         loss = F.mse_loss(unet(noise.add_noise(x0, eps, t), t).sample, eps)
@@ -129,9 +138,7 @@ def diffusers(data: dataset.Dataset, seconds: float) -> Peer:
         optimizer.step()
         rate.step()
         optimizer.zero_grad()
-        seen += batch
-    took = time.perf_counter() - started
-    unet.eval()
+
     pipeline = DDIMPipeline(unet, DDIMScheduler.from_config(noise.config))
     pipeline.set_progress_bar_config(disable=True)
 
@@ -148,10 +155,18 @@ def diffusers(data: dataset.Dataset, seconds: float) -> Peer:
             x = solver.step(unet(x, t).sample, t, x).prev_sample
         return cut(x)
 
-    return Peer(seen, took, {"DDIMPipeline, 50 evaluations": ddim, "DPM-Solver++, 20 evaluations": dpm})
+    seen, took = 0, 0.0
+    for seconds in marks:
+        unet.train()
+        started = time.perf_counter() - took
+        while took < seconds:
+            step()
+            seen, took = seen + batch, time.perf_counter() - started
+        unet.eval()
+        yield Peer(seen, took, {"DDIMPipeline, 50 evaluations": ddim, "DPM-Solver++, 20 evaluations": dpm})
 
 
-def denoising_diffusion_pytorch(data: dataset.Dataset, seconds: float) -> Peer:
+def denoising_diffusion_pytorch(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
     from denoising_diffusion_pytorch import Trainer as TheirTrainer
 
@@ -163,20 +178,23 @@ def denoising_diffusion_pytorch(data: dataset.Dataset, seconds: float) -> Peer:
             diffusion, folder, augment_horizontal_flip=False, calculate_fid=False, results_folder=f"{folder}/results",
             save_and_sample_every=10**9,  # which would take time from training
         )
-        update, started = trainer.ema.update, time.perf_counter()
+        update, took, seconds, started = trainer.ema.update, 0.0, 0.0, 0.0
 
-        def heed_the_time() -> None:
+        def heed_the_time() -> None:  # called last in each of their steps
+            nonlocal took
             update()
-            if time.perf_counter() - started > seconds:
+            took = time.perf_counter() - started
+            if took > seconds:
                 raise TimeIsUp
 
         trainer.ema.update = heed_the_time
-        with contextlib.suppress(TimeIsUp):
-            trainer.train()
-        took = time.perf_counter() - started
-    averaged = trainer.ema.ema_model.eval()
-    draws = {"DDIM, 250 evaluations": lambda n: cut(averaged.sample(batch_size=n) * 2 - 1)}
-    return Peer(trainer.step * trainer.batch_size, took, draws)
+        averaged = trainer.ema.ema_model.eval()
+        draws = {"DDIM, 250 evaluations": lambda n: cut(averaged.sample(batch_size=n) * 2 - 1)}
+        for seconds in marks:
+            started = time.perf_counter() - took
+            with contextlib.suppress(TimeIsUp):
+                trainer.train()
+            yield Peer(trainer.step * trainer.batch_size, took, draws)
 
 
 PEERS = {
@@ -198,7 +216,7 @@ def drawn(draw: Draw, seconds: float) -> tuple[Tensor, float]:
     return torch.cat(found), sum(t for _, t in full) / sum(n for n, _ in full)
 
 
-def measured(peer: str, minutes: float, draw_minutes: float) -> Iterator[dict]:
+def measured(peer: str, minutes: list[float], draw_minutes: float) -> Iterator[dict]:
     data = mnist()
     instrument, _ = classifier.load("models/classifier.safetensors")
     reference = frechet.load("reference/digits.npz", classifier.FEATURES)
@@ -211,25 +229,25 @@ def measured(peer: str, minutes: float, draw_minutes: float) -> Iterator[dict]:
     real = provenance.tensors("arrays/features.safetensors")
     real = real["train"][real["drawn"]]
     torch.manual_seed(0)
-    found = PEERS[peer](data, 60 * minutes)
-    for name, draw in found.draws.items():
-        some, each = drawn(draw, 60 * draw_minutes)
-        features, enough = classifier.features(instrument, some), len(some) >= ENOUGH
-        yield {
-            "peer": peer, "sampler": name, "train_images_per_second": found.images / found.seconds,
-            "images_seen": found.images, "train_seconds": found.seconds, "drawn": len(some),
-            "precision": neighbours.manifolds(real, features).precision,
-            "precision_of_real": neighbours.manifolds(real, heldout).precision,
-            "fd_digits": distance(features) if enough else None,
-            "fd_digits_of_as_many_real": distance(heldout[: len(some)]) if enough else None,
-            "seconds_per_10000_images": 10_000 * each,
-            "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10,
-        }
+    for after, found in zip(minutes, PEERS[peer](data, [60 * after for after in minutes]), strict=True):
+        for name, draw in found.draws.items():
+            some, each = drawn(draw, 60 * draw_minutes)
+            features, enough = classifier.features(instrument, some), len(some) >= ENOUGH
+            yield {
+                "peer": peer, "minutes": after, "sampler": name, "train_images_per_second": found.images / found.seconds,
+                "images_seen": found.images, "train_seconds": found.seconds, "drawn": len(some),
+                "precision": neighbours.manifolds(real, features).precision,
+                "precision_of_real": neighbours.manifolds(real, heldout).precision,
+                "fd_digits": distance(features) if enough else None,
+                "fd_digits_of_as_many_real": distance(heldout[: len(some)]) if enough else None,
+                "seconds_per_10000_images": 10_000 * each,
+                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10,  # up to here
+            }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[5, 15, 30])
     parser.add_argument("--draw-minutes", type=float, default=1)
     parser.add_argument("--only", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
@@ -240,13 +258,13 @@ def main() -> None:
         return
     rows: list[dict] = []
     for peer in asked.only:
-        minutes = ["--minutes", str(asked.minutes), "--draw-minutes", str(asked.draw_minutes)]
+        minutes = ["--minutes", *map(str, sorted(asked.minutes)), "--draw-minutes", str(asked.draw_minutes)]
         command = [sys.executable, "-m", "benchmarks.peers", "--one", peer, *minutes]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         mine = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         rows += mine or [{"peer": peer, "failed": done.returncode}]
         print(*rows[-max(1, len(mine)):], sep="\n", flush=True)
-        found = {"minutes": asked.minutes, "draw_minutes": asked.draw_minutes, "rows": rows}
+        found = {"minutes": sorted(asked.minutes), "draw_minutes": asked.draw_minutes, "rows": rows}
         found |= describe("torch", "diffusers", "denoising-diffusion-pytorch")
         RESULT.write_text(json.dumps(found, indent=2) + "\n")
 
