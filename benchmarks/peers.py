@@ -252,19 +252,20 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    asked.minutes.sort()
     if asked.one:
         for row in measured(asked.one, asked.minutes, asked.draw_minutes):
             print("\n" + json.dumps(row), flush=True)
         return
     rows: list[dict] = []
     for peer in asked.only:
-        minutes = ["--minutes", *map(str, sorted(asked.minutes)), "--draw-minutes", str(asked.draw_minutes)]
+        minutes = ["--minutes", *map(str, asked.minutes), "--draw-minutes", str(asked.draw_minutes)]
         command = [sys.executable, "-m", "benchmarks.peers", "--one", peer, *minutes]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         mine = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
         rows += mine or [{"peer": peer, "failed": done.returncode}]
         print(*rows[-max(1, len(mine)):], sep="\n", flush=True)
-        found = {"minutes": sorted(asked.minutes), "draw_minutes": asked.draw_minutes, "rows": rows}
+        found = {"minutes": asked.minutes, "draw_minutes": asked.draw_minutes, "rows": rows}
         found |= describe("torch", "diffusers", "denoising-diffusion-pytorch")
         RESULT.write_text(json.dumps(found, indent=2) + "\n")
 
