@@ -4,8 +4,9 @@ Same machine, same MNIST training images, same minutes, one process after anothe
 
 ours                      the defaults of params.yaml, with as many steps as fit
 seed recipe               a homework's network and sampler (base 128, multipliers 1-2-4, epsilon, linear, Adam 2e-4, 50 steps of
-                          DDIM) in our parameters, so that our trainer does its work: batches of 128, a rate that falls to zero,
-                          our growing average of weights instead of 0.995, bfloat16 where the processor is faster in it
+                          DDIM) in our parameters, so that our trainer does its work: batches of 128, 120 epochs of steps in
+                          which the rate falls to zero, our growing average of weights instead of 0.995, bfloat16 where the
+                          processor is faster in it
 diffusers                 UNet2DModel and the defaults of its script for unconditional training; its DDIM pipeline with its 50
                           steps, and DPM-Solver++ with 20
 denoising-diffusion-pytorch   the Unet of its README and its own Trainer; its DDIM with 250 steps
@@ -13,16 +14,16 @@ denoising-diffusion-pytorch   the Unet of its README and its own Trainer; its DD
 The last two compute in float32, as they do by default, and get 32x32 images, MNIST's with a margin, since their networks halve
 the side three or five times, no flips, and a single channel; all else is their default. They are made for hours of a GPU: what
 they have learned after these minutes says what a user of two cores gets, not what they can do. Ours and the seed recipe keep
-freed memory, as our stages do. Their learning rate falls to zero as the minutes end, so for each count of minutes they are
-trained anew; that of the others knows nothing of these minutes: they are trained once, and wait while they are looked at.
+freed memory, as our stages do. Our learning rate falls to zero as the minutes end, so for each count of minutes ours is trained
+anew; the others' knows nothing of these minutes: they are trained once, and wait while they are looked at.
 
 After each count of minutes each draws for `--draw-minutes`, at most 10,000 images, which for some are few. Precision is sound for
 any number of images and stands beside that of real test digits; `fd_digits` is told from 512 images on, beside that of as many
 real ones. Seconds for 10,000 images are of the rate so measured. Peak memory is of the whole process up to there, with the images
 as this benchmark holds them.
 
-Needs arrays/, models/classifier.safetensors and reference/ of a run on MNIST. Writes benchmarks/results/peers.json: what is in
-there is of one call.
+Needs arrays/, models/classifier.safetensors and reference/ of a run on MNIST. Writes benchmarks/results/peers.json and, with the
+first digits that each drew, peers.png: what is in there is of one call, and is written anew with each line of the table.
 """
 
 from __future__ import annotations
@@ -39,20 +40,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.machine import describe
-from benchmarks.own import changed, mnist, trained
+from benchmarks.own import changed, mnist, trained, untrained
 from src import classifier, dataset, drawing, frechet, images, neighbours, params, provenance, torchvision_remedy  # noqa: F401 (before diffusers)
+from src.allocator import keep_freed_memory
 from src.denoiser import Denoiser
 from src.randomness import generator
+from src.trainer import Trainer
 
-RESULT = Path("benchmarks/results/peers.json")
+RESULT, PICTURE = Path("benchmarks/results/peers.json"), Path("benchmarks/results/peers.png")
 Draw = Callable[[int], Tensor]  # so many images more: uint8 (B, 1, 28, 28)
 SIDE, MARGIN = 28, 2
-MOST, LARGEST_BATCH, ENOUGH = 10_000, 512, 512  # images drawn, at a time, for a distance
+MOST, LARGEST_BATCH, ENOUGH, SHOWN = 10_000, 512, 512, 8  # images drawn, at a time, for a distance, in the picture
 
 
 class TimeIsUp(Exception):
@@ -78,15 +82,6 @@ def cut(x: Tensor) -> Tensor:
     return dataset.to_pixels(x)[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
-def own(p: params.Params, data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
-    """These parameters, and their sampler; trained anew for each mark."""
-    for seconds in marks:
-        run = trained(p, data, seconds)
-        sampler = drawing.Sampler.of(p.sample, run.model)
-        name = f"{sampler.method}, {sampler.evaluations(run.model)} evaluations"
-        yield Peer(run.images, run.seconds, {name: own_draw(run.model, sampler, p.sample.seed, data)})
-
-
 def own_draw(model: Denoiser, sampler: drawing.Sampler, seed: int, data: dataset.Dataset) -> Draw:
     labels, done = drawing.choose_labels(None, data.class_counts() if model.conditional else [], seed, 2 * MOST), [0]
 
@@ -99,20 +94,40 @@ def own_draw(model: Denoiser, sampler: drawing.Sampler, seed: int, data: dataset
     return draw
 
 
+def own_draws(p: params.Params, model: Denoiser, data: dataset.Dataset) -> dict[str, Draw]:
+    sampler = drawing.Sampler.of(p.sample, model)
+    return {f"{sampler.method}, {sampler.evaluations(model)} evaluations": own_draw(model, sampler, p.sample.seed, data)}
+
+
 def ours(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
-    return own(params.load(), data, marks)
+    p = params.load()
+    for seconds in marks:
+        run = trained(p, data, seconds)
+        yield Peer(run.images, run.seconds, own_draws(p, run.model, data))
 
 
 def seed_recipe(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
-    return own(changed(params.load(), {
+    p = changed(params.load(), {
         "schedule": "linear",
         "model": {
             "patch_size": 1, "base_channels": 128, "multipliers": [1, 2, 4], "prediction": "epsilon", "conditional": False,
             "attention_resolutions": [14, 7], "heads": 4, "time_width": 512,
         },
-        "train": {"lr": 2e-4, "muon_lr": None, "weight_decay": 0.0, "warmup_steps": 0, "focus": 0.0},
+        "train": {
+            "steps": 120 * len(data.images) // 128, "lr": 2e-4, "muon_lr": None, "weight_decay": 0.0, "warmup_steps": 0,
+            "focus": 0.0,
+        },
         "sample": {"method": "ddim", "steps": 50, "spacing": "leading", "eta": 0.0, "guidance": 1.0, "autoguidance": 1.0},
-    }), data, marks)
+    })
+    keep_freed_memory()
+    trainer = Trainer(untrained(p, data), data.images, data.labels, p.train, p.seed, "cpu")
+    steps, took = trainer.run(), 0.0
+    for seconds in marks:
+        started = time.perf_counter() - took
+        while took < seconds:
+            next(steps)
+            took = time.perf_counter() - started
+        yield Peer(trainer.step * p.train.batch_size, took, own_draws(p, trainer.averaged, data))
 
 
 def diffusers(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
@@ -241,8 +256,21 @@ def measured(peer: str, minutes: list[float], draw_minutes: float) -> Iterator[d
                 "fd_digits": distance(features) if enough else None,
                 "fd_digits_of_as_many_real": distance(heldout[: len(some)]) if enough else None,
                 "seconds_per_10000_images": 10_000 * each,
+                "first": some[:SHOWN, 0].tolist(),
                 "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10,  # up to here
             }
+
+
+def picture(rows: list[dict], digits: list[list]) -> None:
+    """A line of digits for each row, as text and lines of pixels."""
+    figure, axes = plt.subplots(len(rows), 1, figsize=(8, 0.55 * len(rows)), squeeze=False, layout="constrained")
+    for ax, row, line in zip(axes[:, 0], rows, digits, strict=True):
+        ax.imshow(torch.cat(torch.tensor(line, dtype=torch.uint8).unbind(), dim=1), cmap="gray", vmin=0, vmax=255)
+        ax.set_axis_off()
+        name = f"{row['peer']}, {row['minutes']:g} min\n{row['sampler']}"
+        ax.text(-0.02, 0.5, name, transform=ax.transAxes, ha="right", va="center", fontsize=7)
+    figure.savefig(PICTURE, dpi=150, bbox_inches="tight")
+    plt.close(figure)
 
 
 def main() -> None:
@@ -258,16 +286,22 @@ def main() -> None:
             print("\n" + json.dumps(row), flush=True)
         return
     rows: list[dict] = []
+    digits: list[list] = []
+    found = {"minutes": asked.minutes, "draw_minutes": asked.draw_minutes, "rows": rows, "failed": {}}
+    found |= describe("torch", "diffusers", "denoising-diffusion-pytorch")
     for peer in asked.only:
         minutes = ["--minutes", *map(str, asked.minutes), "--draw-minutes", str(asked.draw_minutes)]
         command = [sys.executable, "-m", "benchmarks.peers", "--one", peer, *minutes]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-        mine = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-        rows += mine or [{"peer": peer, "failed": done.returncode}]
-        print(*rows[-max(1, len(mine)):], sep="\n", flush=True)
-        found = {"minutes": asked.minutes, "draw_minutes": asked.draw_minutes, "rows": rows}
-        found |= describe("torch", "diffusers", "denoising-diffusion-pytorch")
-        RESULT.write_text(json.dumps(found, indent=2) + "\n")
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            for line in filter(lambda line: line.startswith("{"), process.stdout):
+                rows.append(json.loads(line))
+                digits.append(rows[-1].pop("first"))
+                print(rows[-1], flush=True)
+                picture(rows, digits)
+                RESULT.write_text(json.dumps(found, indent=2) + "\n")
+        if process.returncode:
+            found["failed"][peer] = process.returncode
+            RESULT.write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":
