@@ -23,7 +23,8 @@ real ones. Seconds for 10,000 images are of the rate so measured. Peak memory is
 as this benchmark holds them.
 
 Needs arrays/, models/classifier.safetensors and reference/ of a run on MNIST. Writes benchmarks/results/peers.json and, with the
-first digits that each drew, peers.png: what is in there is of one call, and is written anew with each line of the table.
+first digits that each drew, docs/pictures/peers.png: what is in there is of one call, and is written anew with each line of the
+table. With --table it prints what is committed as the README has it.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import argparse
 import contextlib
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -53,7 +55,7 @@ from src.denoiser import Denoiser
 from src.randomness import generator
 from src.trainer import Trainer
 
-RESULT, PICTURE = Path("benchmarks/results/peers.json"), Path("benchmarks/results/peers.png")
+RESULT, PICTURE = Path("benchmarks/results/peers.json"), Path("docs/pictures/peers.png")
 Draw = Callable[[int], Tensor]  # so many images more: uint8 (B, 1, 28, 28)
 SIDE, MARGIN = 28, 2
 MOST, LARGEST_BATCH, ENOUGH, SHOWN = 10_000, 512, 512, 8  # images drawn, at a time, for a distance, in the picture
@@ -273,13 +275,45 @@ def picture(rows: list[dict], digits: list[list]) -> None:
     plt.close(figure)
 
 
+def lasting(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def quality(row: dict) -> str:
+    """Precision, of how many images, and the distance beside that of as many real ones, where it is told."""
+    distance = row["fd_digits"] is not None and f"; {row['fd_digits']:.1f} ({row['fd_digits_of_as_many_real']:.1f})"
+    return f"{row['precision']:.3f} of {row['drawn']:,}{distance or ''}"
+
+
+def markdown(found: dict) -> str:
+    """The table of the README: a line for each sampler, its rates as medians over the counts of minutes."""
+    lines = [
+        ["", "sampler", "training, images/s", "10,000 images take", "peak memory", *(f"{m:g} min" for m in found["minutes"])],
+        ["---"] * (5 + len(found["minutes"])),
+    ]
+    for peer, sampler in dict.fromkeys((row["peer"], row["sampler"]) for row in found["rows"]):
+        rows = [row for row in found["rows"] if (row["peer"], row["sampler"]) == (peer, sampler)]
+        rate = statistics.median(row["train_images_per_second"] for row in rows)
+        took = statistics.median(row["seconds_per_10000_images"] for row in rows)
+        peak, cells = max(row["peak_mib"] for row in rows), {row["minutes"]: quality(row) for row in rows}
+        lines.append([
+            peer, sampler, f"{rate:.1f}" if rate < 100 else f"{rate:,.0f}", lasting(took), f"{peak / 1024:.1f} GiB",
+            *(cells.get(minutes, "") for minutes in found["minutes"]),
+        ])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, nargs="+", default=[5, 15, 30])
     parser.add_argument("--draw-minutes", type=float, default=1)
     parser.add_argument("--only", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
+    parser.add_argument("--table", action="store_true", help="print the committed result as the table of the README")
     asked = parser.parse_args()
+    if asked.table:
+        print(markdown(json.loads(RESULT.read_text())))
+        return
     asked.minutes.sort()
     if asked.one:
         for row in measured(asked.one, asked.minutes, asked.draw_minutes):
