@@ -66,7 +66,7 @@ def main() -> None:
                 asked.append(how_to_draw("second", models, settings, wanted))
         slot = st.container(height=44, border=False)  # where progress is told, so that nothing below jumps
         found = [drawn(slot, name, request) for name, request in asked]
-    except UserError as error:
+    except (UserError, OSError) as error:
         st.error(str(error), icon=":material/error:")
         return
     slot.caption(about(models[asked[0][0]]))
@@ -81,7 +81,7 @@ def classes_of(models: dict[str, Path]) -> int:
     chosen = st.session_state.get("first_model", default_of(models))
     try:
         return opened(models[chosen if chosen in models else default_of(models)])[0].config.unet.classes
-    except UserError:
+    except (UserError, OSError):
         return 0
 
 

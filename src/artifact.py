@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from src.errors import UserError
 from src.files import save_tensors
+from src.mapped import mapped_tensors
 
 
 def save(path: str | Path, kind: str, weights: dict[str, Tensor], header: dict) -> None:
@@ -23,19 +23,19 @@ def save(path: str | Path, kind: str, weights: dict[str, Tensor], header: dict) 
 
 
 def load(path: str | Path, kind: str, remedy: str) -> tuple[dict, dict[str, Tensor]]:
-    """(header, weights) of a file written by `save`. Raises UserError, ending in `remedy`, for anything else."""
+    """(header, weights) of a file written by `save`; weights are mapped, to be read only. Raises UserError, ending in `remedy`,
+    for anything else, OSError if the system refuses the file."""
     try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("header", "{}"))
-            if not isinstance(header, dict):
-                raise ValueError(f"its header is a {type(header).__name__}")
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        metadata, weights = mapped_tensors(path)
+        header = json.loads(metadata.get("header", "{}"))
+        if not isinstance(header, dict):
+            raise ValueError(f"its header is a {type(header).__name__}")
         for name, value in weights.items():
             if not (value.isfinite().all() if value.is_floating_point() else value.dtype == torch.int64):
                 raise ValueError(f"{name} holds values that are not finite, or {value.dtype}")
     except FileNotFoundError:
         raise UserError(f"{path}: not found; {remedy}") from None
-    except (SafetensorError, OSError, AttributeError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); {remedy}") from None
     if header.get("kind") != kind:
         raise UserError(f"{path}: expected a {kind}, found {header.get('kind', 'no header of ours')!r}; {remedy}")

@@ -170,7 +170,8 @@ def save(model: Classifier, path: str | Path, about: dict) -> None:
 
 
 def load(path: str | Path) -> tuple[Classifier, dict]:
-    """The classifier, in evaluation mode on the CPU, and `about`. Raises UserError if the file is missing or damaged."""
+    """The classifier, in evaluation mode on the CPU, and `about`. Raises UserError if the file is missing or damaged,
+    OSError if the system refuses it."""
     header, weights = artifact.load(path, "classifier", remedy="`dvc pull` fetches it, `dvc repro classifier` makes it")
     try:
         config = ClassifierConfig(**header["config"])

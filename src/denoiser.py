@@ -114,7 +114,8 @@ def save(denoiser: Denoiser, path: str | Path, about: dict) -> None:
 
 
 def load(path: str | Path) -> tuple[Denoiser, dict]:
-    """The denoiser, in evaluation mode on the CPU, and `about`. Raises UserError if the file is missing or damaged."""
+    """The denoiser, in evaluation mode on the CPU, and `about`. Raises UserError if the file is missing or damaged,
+    OSError if the system refuses it."""
     header, weights = artifact.load(path, "denoiser", remedy="`dvc pull` fetches it, `dvc repro train` makes it")
     try:
         config = header["config"]

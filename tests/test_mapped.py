@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from src import dataset, mapped, provenance
+from src import classifier, dataset, denoiser, mapped, provenance
 from src.errors import UserError
 
 
@@ -45,7 +45,7 @@ def test_what_is_no_file_of_ours_is_refused(tmp_path, tensors):
 
 def test_what_the_system_refuses_is_not_called_damaged(tmp_path):
     path = written(tmp_path / "some", x=("U8", [8], [0, 8]))
-    for read in (dataset.load, provenance.tensors):
+    for read in (dataset.load, provenance.tensors, denoiser.load, classifier.load):
         with no_more_files(), pytest.raises(OSError, match="some") as caught:
             read(path)
         assert caught.value.errno == errno.EMFILE
