@@ -16,8 +16,8 @@ from PIL import Image
 from streamlit.delta_generator import DeltaGenerator
 
 from src import drawing, params, pictures, trajectory
-from src.denoiser import Denoiser
-from src.errors import UserError
+from src.common.errors import UserError
+from src.diffusion.denoiser import Denoiser
 from src.params import MOST_ETA
 from src.request import MOST_GUIDANCE, MOST_IMAGES, MOST_SEED, MOST_STEPS, Request
 from src.trajectory import Trajectory

@@ -23,8 +23,9 @@ from scipy.stats import ttest_rel
 
 from benchmarks.machine import describe
 from benchmarks.own import changed, mnist, trained
-from src import classifier, drawing, frechet, params, scores, strokes
-from src.trainer import loss_by_noise_level
+from src import classifier, drawing, frechet, params
+from src.quality import scores, strokes
+from src.training.trainer import loss_by_noise_level
 
 RESULT = Path("benchmarks/results/ablations.json")
 DEFAULT = "the default"

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import describe
-from benchmarks.own import Shape, untrained
-from src import device, params
+from benchmarks.own import Shape, on_noise
+from src import params
 from src.allocator import keep_freed_memory
-from src.trainer import Trainer
-from src.unet import SelfAttention, UNet
+from src.common import device
+from src.diffusion.unet import SelfAttention, UNet
 
 
 def products(network: UNet, x: Tensor, t: Tensor, label: Tensor) -> list[tuple[Callable, list[Tensor], bool]]:
@@ -108,12 +108,9 @@ def main() -> None:
     rounds = parser.parse_args().rounds
     keep_freed_memory()  # as stages do
     p = params.load()
-    model, shape = untrained(p, Shape()), Shape()
-    side, channels = shape.image_size, shape.channels
-    random = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (10_000, channels, side, side), dtype=torch.uint8, generator=random)
-    trainer = Trainer(model, images, torch.randint(0, shape.classes, (10_000,), generator=random), p.train, 0, "cpu")
-    steps = trainer.run()
+    side, channels = Shape().image_size, Shape().channels
+    trainer = on_noise(p, Shape())
+    model, steps = trainer.denoiser, trainer.run()
     dtype = getattr(torch, device.precision(p.train.precision, torch.device("cpu")))
 
     def inputs(count: int) -> tuple[Tensor, Tensor, Tensor]:

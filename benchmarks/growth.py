@@ -26,10 +26,9 @@ from matplotlib.ticker import LogLocator
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.machine import describe
-from benchmarks.own import Shape, changed, untrained
+from benchmarks.own import Shape, changed, on_noise, untrained
 from src import drawing, figures, params
 from src.allocator import keep_freed_memory
-from src.trainer import Trainer
 
 RESULT, PICTURE = Path("benchmarks/results/growth.json"), Path("docs/pictures/growth.png")
 CLASSES = Shape().classes
@@ -124,11 +123,7 @@ class Work:
         self.setting, self.p = setting, p
         model = {"base_channels": setting.width, "attention_resolutions": [setting.side // 4]}
         p = changed(p, {"model": model, "train": {"batch_size": setting.batch}})
-        denoiser = untrained(p, Shape(setting.side))
-        random = torch.Generator().manual_seed(0)
-        images = torch.randint(0, 256, (2000, 1, setting.side, setting.side), dtype=torch.uint8, generator=random)
-        labels = torch.randint(0, CLASSES, (2000,), generator=random)
-        self.trainer = Trainer(denoiser, images, labels, p.train, p.seed, "cpu")
+        self.trainer = on_noise(p, Shape(setting.side))
         self.steps = self.trainer.run()
         self.sampler = drawing.Sampler("dpmsolver++", setting.steps, "logsnr")
 

@@ -8,12 +8,15 @@ import statistics
 import time
 from dataclasses import dataclass
 
-from src import dataset, params, provenance
+import torch
+
+from src import params, provenance
 from src.allocator import keep_freed_memory
-from src.dataset import Dataset
-from src.denoiser import Denoiser
-from src.schedule import ScheduleConfig
-from src.trainer import Trainer
+from src.common import dataset
+from src.common.dataset import Dataset
+from src.diffusion.denoiser import Denoiser
+from src.diffusion.schedule import ScheduleConfig
+from src.training.trainer import Trainer
 from stages import train
 
 TIMED, LONG = 20, 30.0  # steps that are timed, unless these seconds are over before
@@ -32,6 +35,15 @@ def untrained(p: params.Params, data: Dataset | Shape) -> Denoiser:
     """The model that the stage `train` begins with."""
     schedule = ScheduleConfig(p.schedule, p.timesteps, p.beta_start, p.beta_end, p.cosine_s)
     return train.untrained(p.model, schedule, data, p.seed)
+
+
+def on_noise(p: params.Params, shape: Shape) -> Trainer:
+    """A trainer of an untrained model on images of noise, for what does not depend on what they show."""
+    random = torch.Generator().manual_seed(0)
+    size = (2_000, shape.channels, shape.image_size, shape.image_size)
+    images = torch.randint(0, 256, size, dtype=torch.uint8, generator=random)
+    labels = torch.randint(0, shape.classes, (len(images),), generator=random)
+    return Trainer(untrained(p, shape), images, labels, p.train, p.seed, "cpu")
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,13 @@ from torch import Tensor
 
 from benchmarks.machine import describe
 from benchmarks.own import changed, mnist, trained, untrained
-from src import classifier, dataset, drawing, frechet, images, neighbours, params, provenance, torchvision_remedy  # noqa: F401 (before diffusers)
+from src import classifier, drawing, frechet, images, params, provenance, torchvision_remedy  # noqa: F401 (before diffusers)
 from src.allocator import keep_freed_memory
-from src.denoiser import Denoiser
-from src.randomness import generator
-from src.trainer import Trainer
+from src.common import dataset
+from src.common.randomness import generator
+from src.diffusion.denoiser import Denoiser
+from src.quality import neighbours
+from src.training.trainer import Trainer
 
 RESULT, PICTURE = Path("benchmarks/results/peers.json"), Path("docs/pictures/peers.png")
 Draw = Callable[[int], Tensor]  # so many images more: uint8 (B, 1, 28, 28)

@@ -1,7 +1,7 @@
 """`python -m benchmarks.switches [--rounds 5]`: what two things gain that can be switched off, in training and in drawing.
 
 freed memory    src/allocator.py
-bfloat16        `precision: auto` on CPUs that are known to be faster in it (src/device.py), beside float32
+bfloat16        `precision: auto` on CPUs that are known to be faster in it (src/common/device.py), beside float32
 
 Whole processes, in turns, with both and without one of them: 60 training steps of the defaults after 10, on noise of MNIST's
 size, and 2,000 images. Medians of images per second, and of the ratios of the rounds. Writes benchmarks/results/switches.json.
@@ -20,10 +20,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.machine import describe
-from benchmarks.own import Shape, changed, untrained
-from src import device, drawing, params
+from benchmarks.own import Shape, changed, on_noise
+from src import drawing, params
 from src.allocator import keep_freed_memory
-from src.trainer import Trainer
+from src.common import device
 
 RESULT = Path("benchmarks/results/switches.json")
 STEPS, IMAGES = 60, 2000
@@ -33,16 +33,14 @@ ALL = "none"  # is off
 
 def measured(off: str) -> dict[str, float]:
     """Images per second in this process, with one of SWITCHES off, or none."""
-    p, shape, random = params.load(), Shape(), torch.Generator().manual_seed(0)
+    p = params.load()
     if off != "freed memory" and not keep_freed_memory():
         sys.exit("glibc was not told: not Linux, another C library, or MALLOC_ variables are set")
     if off == "bfloat16":
         p = changed(p, {"train": {"precision": "float32"}})
     elif device.precision("auto", torch.device("cpu")) != "bfloat16":
         sys.exit("bfloat16 is not known to be faster on this processor")
-    images = torch.randint(0, 256, (10_000, 1, shape.image_size, shape.image_size), dtype=torch.uint8, generator=random)
-    labels = torch.arange(len(images)) % shape.classes
-    trainer = Trainer(untrained(p, shape), images, labels, p.train, p.seed, "cpu")
+    trainer = on_noise(p, Shape())
     steps = trainer.run()
     for _ in range(10):
         next(steps)
@@ -53,7 +51,8 @@ def measured(off: str) -> dict[str, float]:
     model = trainer.averaged
     model.guide = model.unet
     sampler = drawing.Sampler.of(p.sample, model)
-    drawing.draw(model, sampler, 0, 500, labels, p.sample.batch_size)
+    labels = torch.arange(IMAGES) % Shape().classes
+    drawing.draw(model, sampler, 0, 500, labels[:500], p.sample.batch_size)
     started = time.perf_counter()
     drawing.draw(model, sampler, 0, IMAGES, labels, p.sample.batch_size)
     return {"train": train, "sample": IMAGES / (time.perf_counter() - started)}

@@ -25,10 +25,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from src.dataset import MAX_SIDE, Dataset, fingerprint
-from src.errors import UserError
-from src.mapped import Spool, SpoolError
-from src.randomness import generator
+from src.common.dataset import MAX_SIDE, Dataset, fingerprint
+from src.common.errors import UserError
+from src.common.mapped import Spool, SpoolError
+from src.common.randomness import generator
 
 KNOWN = {"1934b35f0e63": "MNIST", "f41e31dbdd31": "scikit-learn digits (8x8, not MNIST)"}
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from src.dataset import to_float
-from src.denoiser import Denoiser
-from src.randomness import generator
-from src.schedule import Schedule
+from src.common.dataset import to_float
+from src.common.randomness import generator
+from src.diffusion.denoiser import Denoiser
+from src.diffusion.schedule import Schedule
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from src import artifact
-from src.dataset import to_float
-from src.errors import UserError
+from src.common import artifact
+from src.common.dataset import to_float
+from src.common.errors import UserError
+from src.common.randomness import derive, generator
 from src.params import Classifier as Settings
-from src.randomness import derive, generator
 
 FEATURES = 128
 

@@ -13,15 +13,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from src import denoiser as denoisers
-from src import device
-from src.dataset import to_pixels
-from src.denoiser import Denoiser
-from src.errors import UserError
+from src.common import device
+from src.common.dataset import to_pixels
+from src.common.errors import UserError
+from src.common.randomness import generator
+from src.diffusion import denoiser as denoisers
+from src.diffusion.denoiser import Denoiser
+from src.diffusion.samplers import EVERYWHERE, ImageNoise, Method, Step, sample
+from src.diffusion.schedule import Spacing
 from src.params import Sample
-from src.randomness import generator
-from src.samplers import EVERYWHERE, ImageNoise, Method, Step, sample
-from src.schedule import Spacing
 
 
 @dataclass(frozen=True)

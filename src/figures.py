@@ -19,8 +19,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from src.files import replacing
-from src.schedule import Schedule
+from src.common.files import replacing
+from src.diffusion.schedule import Schedule
 
 COLUMN, PAGE = 3.4, 7.0  # inches: widths of a column and of the text in a paper of two columns, where figures keep their size
 BLUE, ORANGE = "#2f5d8a", "#d9822b"

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from src.errors import Caution, UserError
-from src.files import replacing
+from src.common.errors import Caution, UserError
+from src.common.files import replacing
 
 LARGEST = 1e100  # of what a file of moments may hold: squares of larger numbers are none
 

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from src.errors import UserError
+from src.common.errors import UserError
 
 
 def file_name(number: int) -> str:

@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
 from src import torchvision_remedy  # noqa: F401 (before pytorch_fid, which imports torchvision)
-from src.errors import UserError
+from src.common.errors import UserError
 from src.frechet import Moments, MomentSums
 
 from pytorch_fid import inception as pytorch_fid_inception  # isort: skip

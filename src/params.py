@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from src.errors import UserError
+from src.common.errors import UserError
 
 MOST_TIMESTEPS = 100_000
 MOST_ETA = {"ddim": 1.0, "sde-dpmsolver++": 2.0}  # of other methods eta has no meaning

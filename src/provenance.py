@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 from torch import Tensor
 
-from src import artifact
-from src.dataset import Dataset
-from src.errors import UserError
-from src.mapped import mapped_tensors
+from src.common import artifact
+from src.common.dataset import Dataset
+from src.common.errors import UserError
+from src.common.mapped import mapped_tensors
 
 REMEDY = "`dvc repro` brings them together"
 

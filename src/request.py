@@ -7,12 +7,12 @@ from typing import Annotated
 import torch
 from pydantic import Field, ValidationError
 
-from src.denoiser import Denoiser
+from src.common.errors import UserError
+from src.diffusion.denoiser import Denoiser
+from src.diffusion.samplers import ETA, Method
+from src.diffusion.schedule import Spacing
 from src.drawing import Sampler
-from src.errors import UserError
 from src.params import MOST_ETA, Float, Section
-from src.samplers import ETA, Method
-from src.schedule import Spacing
 
 MOST_IMAGES, MOST_STEPS, MOST_GUIDANCE, MOST_SEED = 100, 100, 5.0, 2**31 - 1
 

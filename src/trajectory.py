@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from src.dataset import to_pixels
-from src.denoiser import Denoiser
+from src.common.dataset import to_pixels
+from src.diffusion.denoiser import Denoiser
 from src.drawing import Sampler, walk
 
 _computing = threading.Lock()

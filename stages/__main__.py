@@ -46,7 +46,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that temporary files are cleared away
 
     from src.allocator import keep_freed_memory
-    from src.errors import Caution, UserError
+    from src.common.errors import Caution, UserError
 
     keep_freed_memory()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from src import bound, dataset, denoiser, device, params, reports
+from src import bound, params
+from src.common import dataset, device, reports
+from src.diffusion import denoiser
 
 
 def main() -> None:

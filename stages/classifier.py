@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from src import classifier, dataset, device, params, reports
+from src import classifier, params
+from src.common import dataset, device, reports
 
 
 def main() -> None:

@@ -6,8 +6,9 @@ import sys
 
 import torch
 
-from src import artifact, classifier, device, frechet, images, inception, params, provenance, reports
-from src.errors import UserError
+from src import classifier, frechet, images, inception, params, provenance
+from src.common import artifact, device, reports
+from src.common.errors import UserError
 
 
 def main() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from src import figures, images, params, pictures, provenance
-from src.files import replacing
-from src.schedule import Schedule, ScheduleConfig
+from src.common.files import replacing
+from src.diffusion.schedule import Schedule, ScheduleConfig
 
 
 def main() -> None:

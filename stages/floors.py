@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from src import classifier, dataset, device, frechet, neighbours, params, provenance, reports, scores, strokes
+from src import classifier, frechet, params, provenance
+from src.common import dataset, device, reports
+from src.quality import neighbours, scores, strokes
 
 
 def main() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from src import classifier, dataset, device, figures, frechet, images, neighbours, params, provenance, reports, scores, strokes
+from src import classifier, figures, frechet, images, params, provenance
+from src.common import dataset, device, reports
+from src.quality import neighbours, scores, strokes
 
 SHOWN_PAIRS = 24
 

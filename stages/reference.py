@@ -7,10 +7,11 @@ from pathlib import Path
 
 import torch
 
-from src import artifact, classifier, dataset, device, frechet, inception, params, reports
-from src.files import save_tensors
-from src.mapped import Spool
-from src.randomness import generator
+from src import classifier, frechet, inception, params
+from src.common import artifact, dataset, device, reports
+from src.common.files import save_tensors
+from src.common.mapped import Spool
+from src.common.randomness import generator
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from src import page, provenance
-from src.files import replacing
+from src.common.files import replacing
 from tools import experiments
 
 METRICS = (

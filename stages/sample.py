@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
-from src import artifact, device, drawing, images, params, reports
-from src.checkpoint import place
-from src.errors import UserError
-from src.files import publish, save_tensors
-from src.processes import Processes
+from src import drawing, images, params
+from src.common import artifact, device, reports
+from src.common.errors import UserError
+from src.common.files import publish, save_tensors
+from src.training.checkpoint import place
+from src.training.processes import Processes
 
 KEPT_TRAJECTORIES = 16
 

@@ -6,7 +6,9 @@ import statistics
 
 from tqdm import tqdm
 
-from src import artifact, classifier, dataset, device, drawing, frechet, params, provenance, reports, scores, strokes
+from src import classifier, drawing, frechet, params, provenance
+from src.common import artifact, dataset, device, reports
+from src.quality import scores, strokes
 
 NAMES = (
     "fd_digits", "accuracy", "fd_digits_infinity", "kid_digits", "precision", "recall", "density", "coverage", "cas", "broken"

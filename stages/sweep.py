@@ -8,8 +8,10 @@ import time
 import torch
 from tqdm import tqdm
 
-from src import artifact, classifier, device, drawing, frechet, params, provenance, reports, scores, strokes
-from src.randomness import generator
+from src import classifier, drawing, frechet, params, provenance
+from src.common import artifact, device, reports
+from src.common.randomness import generator
+from src.quality import scores, strokes
 
 
 def main() -> None:

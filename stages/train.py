@@ -12,17 +12,20 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from src import artifact, dataset, denoiser, device, interruption, params, reports
-from src.checkpoint import Checkpoint
-from src.errors import UserError
-from src.files import replacing
-from src.preview import preview
-from src.processes import Processes
-from src.progress import Progress
-from src.randomness import derive
-from src.schedule import ScheduleConfig
-from src.trainer import Step, Trainer, limited, loss_by_noise_level
-from src.unet import UNetConfig
+from src import params
+from src.common import artifact, dataset, device, reports
+from src.common.errors import UserError
+from src.common.files import replacing
+from src.common.randomness import derive
+from src.diffusion import denoiser
+from src.diffusion.schedule import ScheduleConfig
+from src.diffusion.unet import UNetConfig
+from src.training import interruption
+from src.training.checkpoint import Checkpoint
+from src.training.preview import preview
+from src.training.processes import Processes
+from src.training.progress import Progress
+from src.training.trainer import Step, Trainer, limited, loss_by_noise_level
 
 PREVIEWS = Path("training_samples")
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from src import archives, dataset, params, reports
+from src import archives, params
+from src.common import dataset, reports
 
 
 def main() -> None:

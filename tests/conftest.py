@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, settings
 
 from benchmarks.stand_in import write_weights
 from src import archives, inception  # first of all: diffusers and pytorch_fid import torchvision, which needs its remedy
-from src.denoiser import Denoiser, DenoiserConfig
+from src.diffusion.denoiser import Denoiser, DenoiserConfig
+from src.diffusion.schedule import ScheduleConfig
+from src.diffusion.unet import UNetConfig
 from src.params import load as load_params
-from src.schedule import ScheduleConfig
-from src.unet import UNetConfig
 
 ROOT = Path(__file__).parent.parent
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from src import archives, dataset
-from src.errors import UserError
+from src import archives
+from src.common import dataset
+from src.common.errors import UserError
 from tests import shapes
 from tests.conftest import fetch_mnist
 from tools.get_data import write_digits

@@ -6,8 +6,8 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from src.bound import bits_per_dim, prior_nats, reconstruction_nats
-from src.dataset import to_float
-from src.schedule import Schedule, ScheduleConfig
+from src.common.dataset import to_float
+from src.diffusion.schedule import Schedule, ScheduleConfig
 from tests.conftest import denoiser
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from src.checkpoint import Checkpoint
-from src.errors import Caution
+from src.common.errors import Caution
+from src.training.checkpoint import Checkpoint
 
 STATE = {"step": 3, "weights": torch.arange(1000.0), "curve": [{"loss": 0.5}]}
 
@@ -29,6 +29,17 @@ def test_another_run_does_not_see_it(monkeypatch):
     Checkpoint("train", ["a"]).save(STATE)
     assert Checkpoint("train", ["b"]).load() is None
     monkeypatch.setattr(torch, "get_num_threads", lambda: 77)  # whose sums are in another order
+    assert Checkpoint("train", ["a"]).load() is None
+
+
+@pytest.mark.parametrize("path", ["src/page.py", "src/common/files.py", "stages/train.py"])
+def test_other_code_does_not_see_it(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text("pass\n")
+    Checkpoint("train", ["a"]).save(STATE)
+    assert Checkpoint("train", ["a"]).load() is not None
+    (tmp_path / path).write_text("other\n")
     assert Checkpoint("train", ["a"]).load() is None
 
 

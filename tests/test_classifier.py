@@ -3,7 +3,7 @@ import torch
 
 from src import classifier, frechet
 from src.classifier import Classifier, ClassifierConfig
-from src.errors import UserError
+from src.common.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -79,7 +79,7 @@ def test_a_stage_declares_the_very_keys_it_reads(stage):
 
 
 def test_nothing_but_the_stages_reads_params_yaml():
-    readers = [p.name for p in (ROOT / "src").glob("*.py") if "params.load" in p.read_text() or "load_params" in p.read_text()]
+    readers = [p.name for p in (ROOT / "src").rglob("*.py") if "params.load" in p.read_text() or "load_params" in p.read_text()]
     assert readers == []
 
 
@@ -88,11 +88,17 @@ def test_every_key_is_read_by_some_stage():
     assert set(leaves(Params)) - {"launcher"} == {key for stage in STAGES.values() for key in stage.get("params", [])}
 
 
+def unit(path: str) -> str:
+    """What a file of code counts with: itself, or all of its folder in src/."""
+    return "/".join(path.split("/")[:2])
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_declares_the_very_code_it_uses(stage):
-    declared = {path for path in paths(STAGES[stage]["deps"]) if path.endswith(".py")}
-    used = imports(ROOT / f"stages/{stage}.py", set()) - {"src/params.py"}  # it checks values, each of which is declared
-    assert declared == used | {f"stages/{stage}.py"}
+    declared = {path for path in paths(STAGES[stage]["deps"]) if path.startswith(("src/", "stages/", "tools/"))}
+    used = {unit(path) for path in imports(ROOT / f"stages/{stage}.py", set()) - {"src/params.py"}}  # which checks values
+    page = {"src/page.html"} if stage == "report" else set()
+    assert declared == used | {f"stages/{stage}.py"} | page
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -203,7 +209,9 @@ def test_other_bytes_in_data_rerun_everything(fresh):
 @pytest.mark.parametrize(
     "path, reruns",
     [
-        ("src/figures.py", {"quality", "spread", "figures", "report"}), ("src/trainer.py", AFTER_TRAIN), ("src/archives.py", ALL),
+        ("src/figures.py", {"quality", "spread", "figures", "report"}), ("src/archives.py", ALL), ("src/common/errors.py", ALL),
+        ("src/diffusion/samplers.py", AFTER_TRAIN), ("src/training/trainer.py", AFTER_TRAIN),
+        ("src/quality/kernel.py", {"floors", "quality", "spread", "sweep", "figures", "report"}),
         ("src/images.py", {"sample", "fid", "quality", "spread", "figures", "report"}),
         ("src/inception.py", {"reference", "floors"} | MEASURING),
         ("src/bound.py", {"bound", "report"}), ("src/page.html", {"report"}), ("tools/experiments.py", {"report"}),
@@ -215,9 +223,20 @@ def test_changed_code_reruns_what_uses_it(fresh, path, reruns):
     original = (fresh / path).read_bytes() if (fresh / path).exists() else None
     try:
         (fresh / path).write_bytes((original or b"") + b"\n# changed\n")
-        assert would_rerun(fresh, "statistics" if path.startswith("statistics") else path) == reruns
+        assert would_rerun(fresh, "statistics" if path.startswith("statistics") else unit(path)) == reruns
     finally:
         (fresh / path).unlink() if original is None else (fresh / path).write_bytes(original)
+
+
+@pytest.mark.parametrize("name", [".errors.py.swp", "errors.py~", "errors.py.orig", "__pycache__/errors.pyc", ".#errors.py"])
+def test_what_is_no_code_reruns_nothing(fresh, name):
+    path = fresh / "src/common" / name
+    path.parent.mkdir(exist_ok=True)
+    path.symlink_to("nowhere") if "#" in name else path.write_bytes(b"other")
+    try:
+        assert would_rerun(fresh, "src/common") == set()
+    finally:
+        path.unlink()
 
 
 # --- the committed state ---------------------------------------------------------------------------------------------

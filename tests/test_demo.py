@@ -8,8 +8,8 @@ import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
-from src import denoiser as denoisers
 from src import trajectory
+from src.diffusion import denoiser as denoisers
 from tests.conftest import ROOT, denoiser
 
 BIG = trajectory.Trajectory([], [], torch.zeros(2**26, dtype=torch.uint8), torch.zeros(0, dtype=torch.uint8))

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from src import classifier, denoiser
-from src.errors import UserError
+from src import classifier
+from src.common.errors import UserError
+from src.diffusion import denoiser
 from tests.conftest import denoiser as make
 from tests.conftest import unet_config
 
@@ -128,7 +129,7 @@ def test_a_missing_model_and_one_of_another_kind_are_named(tmp_path):
 def test_weights_that_do_not_fit_their_configuration_are_refused(tmp_path):
     from dataclasses import asdict, replace
 
-    from src import artifact
+    from src.common import artifact
 
     model = make()
     config = asdict(replace(model.config, unet=unet_config(base_channels=16)))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from src import device
+from src.common import device
 
 
 @pytest.mark.parametrize("found, expected", [

@@ -4,10 +4,10 @@ from multiprocessing.pool import ThreadPool
 import pytest
 import torch
 
-from src import denoiser as denoisers
-from src.dataset import to_pixels
+from src.common.dataset import to_pixels
+from src.common.errors import UserError
+from src.diffusion import denoiser as denoisers
 from src.drawing import Sampler, batches, choose_labels, draw, draw_classes, open_model, parts, walk
-from src.errors import UserError
 from tests.conftest import denoiser
 
 SAMPLER = Sampler("dpmsolver++", 6, "logsnr", guidance=1.5, guidance_interval=(-4.0, 2.0))

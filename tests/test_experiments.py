@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from tests.conftest import clone_into
 from tools import experiments
 
 
@@ -17,7 +18,7 @@ def git(*command: str) -> str:
 
 STAGES = {  # name: (parameters, metrics file, inputs)
     "fid": (["schedule", "sample.steps"], "metrics/fid.json", ["code.py"]),
-    "quality": (["sample.count"], "metrics/quality.json", ["code.py", "metrics/fid.json"]),
+    "quality": (["sample.count"], "metrics/quality.json", ["code.py", "folder", "metrics/fid.json"]),
     "bound": (["schedule"], "metrics/bound.json", ["code.py"]),
 }
 
@@ -31,6 +32,9 @@ def repository(tmp_path, monkeypatch):
     git("config", "user.email", "test@example.org")
     (tmp_path / "metrics").mkdir()
     (tmp_path / "code.py").write_text("pass\n")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "code.py").write_text("pass\n")
+    (tmp_path / "folder" / "a.py").write_text("")
     values = {"schedule": "cosine", "sample": {"steps": 16, "count": 9}}
     lock: dict = {"stages": {}}
 
@@ -81,6 +85,10 @@ def repository(tmp_path, monkeypatch):
 
 
 def md5(path) -> str:
+    """As DVC has it, of a folder too: `test_a_commit_holds_what_its_lock_records` compares with its own."""
+    if path.is_dir():
+        listing = [{"md5": md5(file), "relpath": file.name} for file in sorted(path.iterdir())]
+        return hashlib.md5(json.dumps(listing).encode()).hexdigest() + ".dir"
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
@@ -94,6 +102,29 @@ def test_changed_parameters_and_metrics_stand_in_a_row_each_its_own(repository):
     assert rows["fewer"] == ["linear", "8", 5.5, None, None, 2.75]  # bits do not depend on steps; precision on the images does
     assert rows["same"] == ["cosine", "8", 3.0, 0.99, None, None]
     assert rows["unrun"] == ["cosine", "8", None, None, None, None]
+
+
+def test_other_code_in_a_folder_makes_what_used_it_stale(repository):
+    base = git("rev-parse", "HEAD")
+    git("checkout", "--quiet", f"refs/exps/{base[:2]}/{base[2:]}/straight")
+    (repository / "folder" / "code.py").write_text("other\n")
+    git("commit", "--quiet", "--all", "--message", "other code")
+    git("update-ref", f"refs/exps/{base[:2]}/{base[2:]}/edited", "HEAD")
+    found = experiments.table(("fid.fd_digits", "quality.precision", "bound.bits_per_dim")).set_index("experiment")
+    assert found.loc["straight", ["fd_digits", "precision", "bits_per_dim"]].tolist() == [4.25, 0.8, 2.75]
+    assert found.loc["edited", ["fd_digits", "bits_per_dim"]].tolist() == [4.25, 2.75]
+    assert pd.isna(found.loc["edited", "precision"])
+
+
+def test_a_commit_holds_what_its_lock_records(tmp_path, monkeypatch):
+    """The committed dvc.lock, which DVC wrote: of all that is in git the very bytes, folders included."""
+    monkeypatch.chdir(clone_into(tmp_path / "clone"))
+    commit = experiments.Commit("HEAD")
+    recorded = {dep["path"]: dep["md5"] for stage in commit.stages.values() for dep in stage["deps"]}
+    kept = {path: md5 for path, md5 in recorded.items() if git("ls-files", path)}
+    assert {"src/common", "src/figures.py", "statistics"} <= set(kept)
+    for path, md5 in kept.items():
+        assert commit.holds(path, md5) and not commit.holds(path, md5[1:] + md5[0]), path
 
 
 def test_the_table_goes_between_its_marks(repository, monkeypatch):

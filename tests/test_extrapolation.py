@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from src import extrapolation
-from src.extrapolation import to_infinity
 from src.frechet import Moments, distance, moments
+from src.quality import extrapolation
+from src.quality.extrapolation import to_infinity
 
 D = 16
 

@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 
 from src import figures
-from src.preview import preview
-from src.schedule import Schedule
+from src.diffusion.schedule import Schedule
+from src.training.preview import preview
 from tests.conftest import denoiser, schedule_config
 
 

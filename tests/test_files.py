@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from src.files import publish, replacing
+from src.common.files import publish, replacing
 from tests.conftest import ROOT, run
 from tools import get_data
 
@@ -55,7 +55,7 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file(old):
 
 KILLED_WHILE_WRITING = """
 import os, signal, sys
-from src.files import replacing
+from src.common.files import replacing
 with replacing(sys.argv[1]) as temporary:
     file = temporary.open("w")
     file.write("half of the new")

@@ -5,7 +5,7 @@ import pytest
 from pytorch_fid.fid_score import calculate_frechet_distance
 
 from src import frechet
-from src.errors import Caution, UserError
+from src.common.errors import Caution, UserError
 from src.frechet import Moments, MomentSums
 
 

@@ -27,8 +27,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from src import archives, artifact, classifier, dataset, denoiser, frechet, params, provenance
-from src.errors import UserError
+from src import archives, classifier, frechet, params, provenance
+from src.common import artifact, dataset
+from src.common.errors import UserError
+from src.diffusion import denoiser
 from tests.conftest import ROOT
 from tests.conftest import denoiser as small_denoiser
 

@@ -3,7 +3,7 @@ import torch
 from PIL import Image
 
 from src import images
-from src.errors import UserError
+from src.common.errors import UserError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from src import frechet, images, inception
-from src.errors import UserError
+from src.common.errors import UserError
 from src.inception import Features
 from tests.conftest import ROOT
 

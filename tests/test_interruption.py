@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from src import interruption
+from src.training import interruption
 
 
 @pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])

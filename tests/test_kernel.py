@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.kernel import discrepancy, kid
+from src.quality.kernel import discrepancy, kid
 
 
 def cloud(count: int, seed: int, shift: float = 0.0) -> torch.Tensor:

@@ -8,8 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from src import classifier, dataset, denoiser, mapped, provenance
-from src.errors import UserError
+from src import classifier, provenance
+from src.common import dataset, mapped
+from src.common.errors import UserError
+from src.diffusion import denoiser
 
 
 def written(path, **tensors):

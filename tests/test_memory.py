@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from src import classifier, dataset
+from src import classifier
+from src.common import dataset
 from tests.conftest import ROOT
 from tests.test_archives import make_idx, png
 from tests.test_pipeline import set_params
@@ -31,7 +32,7 @@ layer(torch.zeros(4, 1, 8, 8)).sum().backward()
 now = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmData"))
 resource.setrlimit(resource.RLIMIT_DATA, (now + int(sys.argv[2]), resource.RLIM_INFINITY))
 if "copy" in sys.argv:
-    from src import dataset
+    from src.common import dataset
     dataset.load("arrays/dataset.safetensors").images.clone()
 stage.main()
 """

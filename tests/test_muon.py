@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from src.muon import Muon, orthogonalised
+from src.training.muon import Muon, orthogonalised
 
 
 def weight(*shape: int, seed: int = 0) -> torch.nn.Parameter:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.neighbours import manifolds, nearest
+from src.quality.neighbours import manifolds, nearest
 
 
 def cloud(count: int, dims: int, seed: int) -> torch.Tensor:

@@ -1,7 +1,7 @@
 import pytest
 
 from src import params
-from src.errors import UserError
+from src.common.errors import UserError
 from tests.conftest import ROOT
 
 

@@ -22,8 +22,10 @@ import torch
 import yaml
 from PIL import Image
 
-from src import classifier, dataset, denoiser, frechet, images, inception
-from src.files import save_tensors
+from src import classifier, frechet, images, inception
+from src.common import dataset
+from src.common.files import save_tensors
+from src.diffusion import denoiser
 from stages import fid as fid_stage
 from stages import reference as reference_stage
 from stages.__main__ import NAMES
@@ -186,7 +188,7 @@ def test_training_that_was_stopped_goes_on_where_it_was(copy, number, step, resu
 SIGNALLED_IN_STEP = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started the tests in the background
-from src import trainer
+from src.training import trainer
 from stages.__main__ import main
 number, step, take = int(sys.argv.pop()), int(sys.argv.pop()), trainer.Trainer._take
 def signalled(self, batch):

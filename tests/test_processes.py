@@ -15,11 +15,11 @@ import pandas as pd
 import pytest
 import torch
 
-from src import denoiser
-from src.checkpoint import SUM
-from src.errors import UserError
-from src.processes import Processes
-from src.trainer import Trainer
+from src.common.errors import UserError
+from src.diffusion import denoiser
+from src.training.checkpoint import SUM
+from src.training.processes import Processes
+from src.training.trainer import Trainer
 from tests.conftest import ROOT, run
 from tests.conftest import denoiser as small_denoiser
 from tests.test_pipeline import SMALL, set_params
@@ -109,7 +109,7 @@ def test_a_process_that_dies_ends_the_run_and_any_number_go_on(folder):
 
 DYING = """
 import os, signal, sys
-from src import trainer
+from src.training import trainer
 from stages.__main__ import main
 take = trainer.Trainer._take
 def dying(self, batch):

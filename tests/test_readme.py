@@ -88,7 +88,7 @@ def test_files_in_the_readme_exist():
     for page in (ROOT / "docs").glob("*.md"):
         for link in re.findall(r"\]\(([^)#:]+)[)#]", page.read_text()):
             assert (page.parent / link).resolve().relative_to(ROOT).as_posix() in tracked, (page.name, link)
-    for block in re.findall(r"^    (\S+)(?: (\S+/))* {2,}", README, re.MULTILINE):
+    for block in re.findall(r"^ {4}(?: {4})?(\S+)(?: (\S+/))* {2,}", README, re.MULTILINE):
         for name in filter(None, block):
             assert any(path == name or path.startswith(name) for path in tracked), name
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.errors import UserError
+from src.common.errors import UserError
 from src.request import MOST_IMAGES, MOST_STEPS, Request
 from tests.conftest import denoiser
 

@@ -3,9 +3,9 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from diffusers.schedulers import scheduling_ddpm
 
-from src.dataset import to_pixels
-from src.errors import UserError
-from src.samplers import ImageNoise, sample
+from src.common.dataset import to_pixels
+from src.common.errors import UserError
+from src.diffusion.samplers import ImageNoise, sample
 from tests.conftest import denoiser
 from tests.test_schedule import oracle
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
-from src.errors import UserError
-from src.schedule import Schedule
+from src.common.errors import UserError
+from src.diffusion.schedule import Schedule
 from tests.conftest import schedule_config
 
 DIFFUSERS_NAMES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}

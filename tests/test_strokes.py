@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from src.strokes import broken
+from src.quality.strokes import broken
 
 
 def picture(*pixels: tuple[int, int], value: int = 255) -> torch.Tensor:

@@ -3,9 +3,9 @@ import math
 import pytest
 import torch
 
-from src.errors import UserError
+from src.common.errors import UserError
 from src.params import Train
-from src.trainer import Batches, Trainer, annealing, augment, ema_decay, focused, limited, loss_by_noise_level
+from src.training.trainer import Batches, Trainer, annealing, augment, ema_decay, focused, limited, loss_by_noise_level
 from tests.conftest import denoiser
 
 

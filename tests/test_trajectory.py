@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from src.dataset import to_pixels
+from src.common.dataset import to_pixels
 from src.drawing import Sampler, draw, walk
 from src.trajectory import compute
 from tests.conftest import denoiser

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from src.errors import UserError
-from src.unet import SelfAttention, UNet, sinusoidal_embedding
+from src.common.errors import UserError
+from src.diffusion.unet import SelfAttention, UNet, sinusoidal_embedding
 from tests.conftest import denoiser, unet_config
 
 

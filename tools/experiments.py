@@ -8,6 +8,7 @@ so that this takes no lock and no cache, and works inside a stage. `dvc exp show
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import json
 import re
@@ -18,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from src.files import replacing
+from src.common.files import replacing
 
 METRICS = (
     "fid.fd_digits", "fid.accuracy", "quality.precision", "quality.recall", "quality.broken", "bound.bits_per_dim",
@@ -29,7 +30,7 @@ MARKS = "<!-- experiments -->\n", "<!-- end of experiments -->"
 
 def git(*command: str) -> str:
     """What git says; nothing where there is no repository."""
-    done = subprocess.run(["git", *command], capture_output=True, text=True)
+    done = subprocess.run(["git", *command], capture_output=True, text=True, errors="surrogateescape")
     return done.stdout if done.returncode == 0 else ""
 
 
@@ -47,12 +48,20 @@ def flat(values: dict, prefix: str = "") -> dict[str, object]:
     return found
 
 
+@functools.cache
+def md5(blob: str) -> str:
+    """Of the content that git has under this name."""
+    return hashlib.md5(subprocess.run(["git", "cat-file", "blob", blob], capture_output=True).stdout).hexdigest()
+
+
 class Commit:
     """Whether the results in a commit are of its own parameters and code: an experiment's commit also has what lay in the
     workspace, results of others included."""
 
     def __init__(self, name: str):
         self.name = name
+        entries = (entry.split("\t", 1) for entry in git("ls-tree", "-r", "-z", "--full-tree", name).split("\0") if entry)
+        self.blobs = {path: about.split()[2] for about, path in entries}
         stages = (yaml.safe_load(self.read("dvc.lock")) or {}).get("stages", {})
         self.parameters = flat(yaml.safe_load(self.read("params.yaml")) or {})
         self.stages: dict[str, dict] = stages
@@ -63,10 +72,14 @@ class Commit:
     def read(self, path: str) -> str:
         return git("show", f"{self.name}:{path}")
 
-    def holds(self, path: str, md5: str) -> bool:
-        """Whether the commit's own file is the recorded one; what git does not keep cannot contradict."""
-        done = subprocess.run(["git", "show", f"{self.name}:{path}"], capture_output=True)
-        return done.returncode != 0 or hashlib.md5(done.stdout).hexdigest() == md5 or md5.endswith(".dir")
+    def holds(self, path: str, recorded: str) -> bool:
+        """Whether the commit's own file or folder is the recorded one. What git does not keep at all cannot contradict; a folder
+        of which it keeps but a part is another one."""
+        if path in self.blobs:
+            return md5(self.blobs[path]) == recorded
+        inside = sorted(name for name in self.blobs if name.startswith(f"{path}/"))
+        listing = [{"md5": md5(self.blobs[name]), "relpath": name.removeprefix(f"{path}/")} for name in inside]
+        return not inside or hashlib.md5(json.dumps(listing, sort_keys=True).encode()).hexdigest() + ".dir" == recorded
 
     def current(self, stage: str) -> bool:
         """Whether the stage, and all before it, ran with the parameters, code and inputs that the commit has."""
@@ -80,12 +93,12 @@ class Commit:
             )
         return self.known[stage]
 
-    def fits(self, path: str, md5: str) -> bool:
+    def fits(self, path: str, recorded: str) -> bool:
         """Whether an input of a stage is what the commit has, and current itself."""
         for out in (path, path.rpartition("/")[0]):  # a file, or one in a folder that a stage makes as a whole
             if out in self.makers:
-                return self.current(self.makers[out]) and (out != path or self.outs[out] == md5)
-        return self.holds(path, md5)
+                return self.current(self.makers[out]) and (out != path or self.outs[out] == recorded)
+        return self.holds(path, recorded)
 
     def metric(self, path: str, key: str) -> object:
         """The value, or None where it is not of this commit."""

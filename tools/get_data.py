@@ -21,8 +21,8 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from src.errors import UserError
-from src.files import publish, replacing
+from src.common.errors import UserError
+from src.common.files import publish, replacing
 
 DATA = Path("data")
 UNFINISHED = Path(".scratch/data")

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from src import images
-from src.files import replacing
+from src.common.files import replacing
 
 FOLDER, ARCHIVE, METRICS = Path("generated_images"), Path("submission/generated_images.zip"), Path("metrics/fid.json")
 COUNT, FID = 10_000, 30.0

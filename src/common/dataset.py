@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from src.errors import UserError
-from src.files import save_tensors
-from src.mapped import mapped_tensors
+from src.common.errors import UserError
+from src.common.files import save_tensors
+from src.common.mapped import mapped_tensors
 
 MAX_SIDE = 1024  # pixels, of images from outside
 

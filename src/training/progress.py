@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from src.denoiser import Denoiser
-from src.files import replacing
-from src.trainer import Step
+from src.common.files import replacing
+from src.diffusion.denoiser import Denoiser
+from src.training.trainer import Step
 
 
 @dataclass

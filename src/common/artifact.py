@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from src.errors import UserError
-from src.files import save_tensors
-from src.mapped import mapped_tensors
+from src.common.errors import UserError
+from src.common.files import save_tensors
+from src.common.mapped import mapped_tensors
 
 
 def save(path: str | Path, kind: str, weights: dict[str, Tensor], header: dict) -> None:

@@ -13,12 +13,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from src import artifact
-from src.dataset import MAX_SIDE
-from src.device import Precision
-from src.errors import UserError
-from src.schedule import Schedule, ScheduleConfig
-from src.unet import UNet, UNetConfig
+from src.common import artifact
+from src.common.dataset import MAX_SIDE
+from src.common.device import Precision
+from src.common.errors import UserError
+from src.diffusion.schedule import Schedule, ScheduleConfig
+from src.diffusion.unet import UNet, UNetConfig
 
 Prediction = Literal["epsilon", "v", "x0"]
 

@@ -13,9 +13,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from src.denoiser import Denoiser
-from src.errors import UserError
-from src.randomness import generator
+from src.common.errors import UserError
+from src.common.randomness import generator
+from src.diffusion.denoiser import Denoiser
 
 Method = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
 ETA = {"ddpm": 1.0, "dpmsolver++": 0.0}  # methods that are another at this share of fresh noise

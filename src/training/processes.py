@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from src import device
-from src.errors import UserError
+from src.common import device
+from src.common.errors import UserError
 
 
 class Processes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from src.files import replacing
+from src.common.files import replacing
 
 
 def write_json(path: str | Path, values: dict) -> None:

@@ -18,14 +18,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from src import device as devices
-from src.dataset import to_float
-from src.denoiser import Denoiser
-from src.errors import UserError
-from src.muon import Muon
+from src.common import device as devices
+from src.common.dataset import to_float
+from src.common.errors import UserError
+from src.common.randomness import derive, generator
+from src.diffusion.denoiser import Denoiser
 from src.params import Train
-from src.processes import Processes
-from src.randomness import derive, generator
+from src.training.muon import Muon
+from src.training.processes import Processes
 
 
 @dataclass(frozen=True)

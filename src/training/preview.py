@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from PIL import Image
 
-from src.dataset import to_pixels
-from src.denoiser import Denoiser
+from src.common.dataset import to_pixels
+from src.diffusion.denoiser import Denoiser
+from src.diffusion.samplers import ImageNoise, sample
 from src.pictures import tile
-from src.samplers import ImageNoise, sample
 
 
 def preview(denoiser: Denoiser, seed: int, rows: int = 8, steps: int = 10) -> Image.Image:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from src.errors import Caution
-from src.files import replacing
+from src.common.errors import Caution
+from src.common.files import replacing
 
 SUM = 32  # bytes of a sha256
 
@@ -26,7 +26,7 @@ def place(name: str, key: list) -> Path:
     root as DVC_ROOT. Two workers with equal keys have the same place, and equal results.
     """
     digest = hashlib.sha256(repr((key, torch.__version__)).encode())
-    for source in sorted([*Path("src").glob("*.py"), *Path("stages").glob("*.py")]):
+    for source in sorted([*Path("src").rglob("*.py"), *Path("stages").glob("*.py")]):
         digest.update(source.read_bytes())
     return Path(os.environ.get("DVC_ROOT", "."), ".scratch", name, digest.hexdigest()[:16])
 

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from src.common.randomness import generator
 from src.frechet import Moments, distance, moments
-from src.randomness import generator
 
 
 def to_infinity(

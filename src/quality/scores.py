@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from src import classifier
-from src.extrapolation import to_infinity
 from src.frechet import Moments, caution, distance, moments
-from src.kernel import kid
-from src.neighbours import manifolds
+from src.quality.extrapolation import to_infinity
+from src.quality.kernel import kid
+from src.quality.neighbours import manifolds
 
 NEAR = 0.01  # share of held-out images that lie nearer to a training image than what is called near
 

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from src.errors import UserError
+from src.common.errors import UserError
 from src.params import MOST_TIMESTEPS
 
 ScheduleName = Literal["linear", "cosine"]

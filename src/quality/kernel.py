@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from src.randomness import generator
+from src.common.randomness import generator
 
 
 def kid(real: Tensor, fake: Tensor, seed: int, subsets: int = 100, size: int = 1000) -> tuple[float, float]:

@@ -1,0 +1,75 @@
+"""The instruments of the benchmarks: what they count, fit and draw. What they time is no test's business."""
+
+import math
+
+import pytest
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import ablations, arithmetic, growth, peers
+from tests.conftest import denoiser
+
+
+def test_the_products_taken_for_the_ceiling_are_all_that_the_network_computes():
+    unet = denoiser(attention_resolutions=(2, 4)).unet
+    inputs = torch.randn(3, 1, 8, 8), torch.tensor([1, 500, 999]), torch.tensor([0, 4, 9])
+    products = arithmetic.products(unet, *inputs)
+
+    def alone() -> None:
+        for function, values, _ in products:
+            function(*values)
+
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        unet(*inputs)
+    assert arithmetic.flops(alone) == counter.get_total_flops() > 0
+
+
+def test_the_exponent_is_that_of_a_power():
+    x = [28, 56, 112]
+    assert growth.exponent(x, [3e-4 * value**2.5 for value in x]) == pytest.approx(2.5)
+    assert growth.exponent(x, [0.2, 0.2, 0.2]) == pytest.approx(0)
+
+
+def test_ablations_compare_with_the_default_of_the_same_seed():
+    same = {"accuracy": 0.9, "broken": 0.1, "heldout_loss": 0.1, "images_seen": 100, "train_seconds": 60.0}
+    distances = {ablations.DEFAULT: [4.0, 6.0, 8.0], "no average": [5.0, 7.5, 8.5]}
+    rows = [
+        {"variant": name, "seed": seed, "fd_digits": values[seed]} | same
+        for seed in (2, 0, 1) for name, values in distances.items()
+    ]
+    default, other = ablations.summary(rows)
+    assert (default["fd_digits"], default["fd_digits_sd"], default["seeds"]) == (6.0, 2.0, 3) and "t" not in default
+    assert other["more"] == pytest.approx(1.0)
+    assert other["t"] == pytest.approx(1.0 / (0.5 / math.sqrt(3)))  # differences of 1, 1.5 and 0.5
+
+
+def test_peers_draw_until_time_is_up_or_there_are_enough():
+    asked = []
+
+    def draw(count: int) -> torch.Tensor:
+        asked.append(count)
+        return torch.zeros(count, 1, 28, 28, dtype=torch.uint8)
+
+    found, _ = peers.drawn(draw, 1e6)
+    assert len(found) == sum(asked) == peers.MOST and max(asked) == peers.LARGEST_BATCH and asked[:3] == [8, 16, 32]
+    asked.clear()
+    found, each = peers.drawn(draw, 1e-12)
+    assert asked == [8] and len(found) == 8 and each > 0
+
+
+def test_the_margin_that_peers_get_is_cut_off_again():
+    pixels = torch.randint(0, 256, (3, 1, 28, 28), dtype=torch.uint8)
+    images = peers.padded(peers.dataset.Dataset("noise", "0" * 12, pixels, None, pixels, None))
+    assert images.shape == (3, 1, 32, 32) and images[:, :, :2].eq(-1).all()
+    assert torch.equal(peers.cut(images), pixels)
+
+
+def test_the_picture_of_peers_has_a_line_for_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "PICTURE", tmp_path / "peers.png")
+    row = {"peer": "ours", "minutes": 5.0, "sampler": "ddim, 50 evaluations"}
+    heights = []
+    for count in (1, 3):
+        peers.picture([row] * count, [torch.full((8, 28, 28), 255).tolist()] * count)
+        heights.append(Image.open(tmp_path / "peers.png").height)
+    assert heights[1] > 2 * heights[0]
