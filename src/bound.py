@@ -33,7 +33,7 @@ class Bound:
 
 @torch.inference_mode()
 def bits_per_dim(denoiser: Denoiser, images: Tensor, labels: Tensor | None, seed: int, batch_size: int = 500) -> Bound:
-    """The bound (DDPM, eq. 5) for uint8 images (N, C, H, W), each seen at one timestep, spread evenly over all of them.
+    """The bound (DDPM, eq. 5) for uint8 images (N, C, H, W), each seen at one timestep: one from each of N equal ranges of them.
 
     A step from t to t - 1 costs (SNR(t - 1) - SNR(t)) |x0 - predicted x0|^2 / 2 nats, with the posterior's variance for the
     reverse one (Kingma et al. 2021, "Variational diffusion models", eq. 13); predictions are clipped to [-1, 1]. The last
@@ -42,7 +42,8 @@ def bits_per_dim(denoiser: Denoiser, images: Tensor, labels: Tensor | None, seed
     denoiser.eval()
     device, T, N = next(denoiser.parameters()).device, len(denoiser.schedule), len(images)
     random = generator(seed, "bound")
-    t = (1 + (torch.arange(N) + 0.5) / N * (T - 1)).long().clamp(max=T - 1)[torch.randperm(N, generator=random)]
+    u = (torch.randperm(N, generator=random) + torch.rand(N, generator=random, dtype=torch.float64)) / N
+    t = (1 + u * (T - 1)).long()
     steps = []
     for part in torch.arange(N).split(batch_size):
         x0 = to_float(images[part])
@@ -65,7 +66,7 @@ def bits_per_dim(denoiser: Denoiser, images: Tensor, labels: Tensor | None, seed
 def prior_nats(schedule: Schedule, images: Tensor) -> Tensor:
     """KL divergence from q(x_T | x0) to the standard normal, for each uint8 image (N, C, H, W): (N,) float64."""
     alpha_bar = schedule.alpha_bar[-1]
-    energy = to_float(images).double().square().sum(dim=(1, 2, 3))
+    energy = torch.cat([to_float(part).double().square().sum(dim=(1, 2, 3)) for part in images.split(100)])
     return (alpha_bar * energy - images[0].numel() * (alpha_bar + torch.log1p(-alpha_bar))) / 2
 
 
@@ -74,7 +75,7 @@ def reconstruction_nats(schedule: Schedule, images: Tensor, random: torch.Genera
     level = math.sqrt((1 - schedule.alpha_bar[0]) / schedule.alpha_bar[0]) * 127.5  # noise in grey levels
     grey = torch.arange(256, dtype=torch.float64)
     found = []
-    for part in images.split(100):
+    for part in images.split(max(1, 2**16 // images[0].numel())):  # takes 256 times their memory, in float64
         seen = part.double() + level * torch.randn(part.shape, generator=random, dtype=torch.float64)
         logits = -((seen[..., None] - grey) ** 2) / (2 * level**2)
         found.append(-logits.log_softmax(-1).gather(-1, part.long()[..., None]).sum(dim=(1, 2, 3, 4)))

@@ -79,7 +79,7 @@ def train(
     classes = 4 if labels is None else int(labels.max()) + 1
     pretext: Literal["labels", "rotations"] = "rotations" if labels is None else "labels"
     steps = total_steps(len(images), settings)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(settings.seed, "classifier"))
         model = Classifier(ClassifierConfig(images.shape[-1], images.shape[1], classes, pretext, settings.dropout))
     model = model.to(device).train()

@@ -66,10 +66,21 @@ def open_model(path: str | Path, precision: Literal["auto", "float32", "bfloat16
 
 
 def walk(denoiser: Denoiser, sampler: Sampler, seed: int, numbers: range, labels: Tensor | None) -> Iterator[Step]:
-    """The steps from noise of the images with these `numbers`, counted from 1. `labels` (count,) of all images, or None."""
+    """The steps from noise of the images with these `numbers`, counted from 1. `labels` (count,) int64 of all images, or None.
+
+    Raises UserError for classes that the model does not have, for too few labels, and for class guidance without.
+    """
     unet, device = denoiser.config.unet, next(denoiser.parameters()).device
     noise = ImageNoise(seed, numbers, (unet.image_channels, unet.image_size, unet.image_size), device)
     label = None if labels is None else labels[numbers[0] - 1 : numbers[-1]].to(device)
+    if label is None and denoiser.conditional and sampler.guidance != 1:
+        raise UserError(f"labels: found none, but a guidance of {sampler.guidance} by class; give labels, or a guidance of 1")
+    if label is not None and denoiser.conditional:
+        if len(label) != len(numbers):
+            raise UserError(f"labels: expected one for each image up to number {numbers[-1]}, found {len(labels)}")
+        if not bool(((label >= 0) & (label < unet.classes)).all()):
+            found = f"{int(label.min())} to {int(label.max())}"
+            raise UserError(f"labels: expected classes from 0 to {unet.classes - 1}, found {found}")
     return sample(
         denoiser, noise, denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing), sampler.method, sampler.eta,
         sampler.guidance, sampler.guidance_interval or EVERYWHERE, sampler.autoguidance,

@@ -129,7 +129,7 @@ def learning_curve(curve: pd.DataFrame, loss_name: str, timesteps: int, note: st
     left.set(ylabel=f"mean squared error of {loss_name}", title="Learning curve")
     levels = [name for name in curve.columns if name.startswith("heldout_level_")]
     for i, name in enumerate(levels):
-        start, end = (k * timesteps // len(levels) for k in (i, i + 1))
+        start, end = (-(-k * timesteps // len(levels)) for k in (i, i + 1))
         colour = plt.get_cmap("viridis")(0.95 * i / max(len(levels) - 1, 1))
         right.plot(curve["step"], curve[name], color=colour, linewidth=1, label=f"$t$ {start} to {end - 1}")
     right.set(title="Held-out, by noise level")
@@ -209,7 +209,8 @@ def closest_pairs(generated: Tensor, real: Tensor, distances: list[float], note:
 def schedules(by_name: dict[str, Schedule], used: str, note: str) -> Figure:
     """The noise schedules side by side: what is left of the image, and log-SNR, over t / T."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.5))
-    for (name, schedule), colour in zip(by_name.items(), (BLUE, ORANGE), strict=True):
+    for name, schedule in by_name.items():
+        colour = {"linear": BLUE, "cosine": ORANGE}[name]
         label = f"{name} (used)" if name == used else name
         time = np.arange(len(schedule)) / len(schedule)
         left.plot(time, schedule.alpha_bar.numpy(), color=colour, label=label)

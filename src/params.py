@@ -216,10 +216,15 @@ class Params(Section):
     def _consistent(self) -> Params:
         if self.beta_start > self.beta_end:
             raise ValueError(f"beta_start ({self.beta_start}) must not exceed beta_end ({self.beta_end})")
-        if self.train.guide_at == 0:
-            for key, weight in (("sample", self.sample.autoguidance), ("sweep", self.sweep.autoguidance)):
-                if weight != 1:
-                    raise ValueError(f"{key}.autoguidance ({weight}) must be 1 where train.guide_at is 0: there is no guide")
+        for key, section in (("sample", self.sample), ("sweep", self.sweep)):
+            if section.autoguidance != 1 and self.train.guide_at == 0:
+                raise ValueError(
+                    f"{key}.autoguidance ({section.autoguidance}) must be 1 where train.guide_at is 0: there is no guide"
+                )
+            if section.guidance != 1 and self.model.conditional and self.model.label_dropout == 0:
+                raise ValueError(
+                    f"{key}.guidance ({section.guidance}) must be 1 where model.label_dropout is 0: all are seen with class"
+                )
         for key, steps in (("sample.steps", self.sample.steps), ("sweep.steps", max(self.sweep.steps))):
             if steps > self.timesteps:
                 raise ValueError(f"{key} ({steps}) must not exceed timesteps ({self.timesteps})")

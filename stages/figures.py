@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from src import figures, images, params, pictures, provenance
+from src.common.errors import UserError
 from src.common.files import replacing
 from src.diffusion.schedule import Schedule, ScheduleConfig
 
@@ -56,7 +57,11 @@ def main() -> None:
         floor = (swept["fd_digits_floor_heldout"], swept["fd_digits_floor_heldout_sd"])
         note += f"; {swept['floor_heldout_sets']} sets of as many held-out ones"
     save("quality_over_steps", figures.quality_over_steps(sweep, floor, f"{note}\n{data}"))
-    both = {
-        name: Schedule(ScheduleConfig(name, p.timesteps, p.beta_start, p.beta_end, p.cosine_s)) for name in ("linear", "cosine")
-    }
-    save("schedules", figures.schedules(both, p.schedule, f"{p.timesteps} timesteps; {data}"))
+    schedules = {}
+    for name in ("linear", "cosine"):
+        try:
+            schedules[name] = Schedule(ScheduleConfig(name, p.timesteps, p.beta_start, p.beta_end, p.cosine_s))
+        except UserError:  # of the other one: with these timesteps it would leave no signal
+            if name == p.schedule:
+                raise
+    save("schedules", figures.schedules(schedules, p.schedule, f"{p.timesteps} timesteps; {data}"))

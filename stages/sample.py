@@ -40,7 +40,7 @@ def main() -> None:
     model_digest = artifact.digest("models/model.safetensors")
 
     key = [model_digest, sampler, p.sample.classes, p.sample.seed, p.sample.count, p.sample.batch_size, model.precision]
-    unfinished = place("sample", [*key, device.best().type])
+    unfinished = place("sample", [*key, device.name(device.best())])
     unfinished.parent.mkdir(parents=True, exist_ok=True)
     # Another worker of a queue that wants the very same images waits here; the lock ends with its process, however that ends.
     with FileLock(unfinished.with_suffix(".lock")) if processes.first else nullcontext():

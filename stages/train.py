@@ -45,8 +45,8 @@ def main() -> None:
 
     PREVIEWS.mkdir(exist_ok=True)
     key = [
-        p.seed, p.train.model_dump(), repr(model.config), artifact.digest("arrays/dataset.safetensors"), trainer.device.type,
-        model.precision,
+        p.seed, p.train.model_dump(), repr(model.config), artifact.digest("arrays/dataset.safetensors"),
+        device.name(trainer.device), model.precision,
     ]
     checkpoint, progress = Checkpoint("train", key, processes.count), Progress()
     if saved := checkpoint.load():
@@ -116,15 +116,15 @@ def main() -> None:
     denoiser.save(averaged, "models/last.safetensors", about(trainer.step, progress.levels))
     averaged.unet.load_state_dict(best["weights"])
     denoiser.save(averaged, "models/model.safetensors", about(best["step"], best["levels"]))
-    edges = [i * p.timesteps // len(best["levels"]) for i in range(len(best["levels"]) + 1)]
+    edges = [-(-i * p.timesteps // len(best["levels"])) for i in range(len(best["levels"]) + 1)]
     levels = [{"t_from": a, "t_to": b, "loss": float(x)} for a, b, x in zip(edges, edges[1:], best["levels"], strict=False)]
     reports.write_csv("plots/loss_by_noise_level.csv", levels)
     reports.write_json(
         "metrics/train.json",
         data.describe() | {
+            "model": artifact.digest("models/model.safetensors"),
             "parameters": sum(weights.numel() for weights in model.unet.parameters()), "precision": model.precision,
-            "steps": trainer.step,
-            "best_step": best["step"], "heldout_loss": float(best["levels"].mean()),
+            "steps": trainer.step, "best_step": best["step"], "heldout_loss": float(best["levels"].mean()),
         },
     )
     checkpoint.remove()
@@ -149,7 +149,7 @@ def untrained(m: params.Model, schedule: ScheduleConfig, data: dataset.Dataset, 
         data.image_size, data.channels, data.classes if m.conditional else 0, m.patch_size, m.base_channels,
         tuple(m.multipliers), m.res_blocks, tuple(m.attention_resolutions), m.heads, m.dropout, m.time_width,
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "weights"))
         return denoiser.Denoiser(denoiser.DenoiserConfig(unet, schedule, m.prediction, m.label_dropout))
 
@@ -164,3 +164,8 @@ def describe(model: denoiser.Denoiser, wanted_classes: bool) -> None:
     )
     if wanted_classes and not unet.classes:
         print("train: the data has no labels, so the model is unconditional although model.conditional is true")
+    if (left := float(model.schedule.alpha_bar[-1])) > 1e-3:
+        print(
+            f"train: at the last timestep {left:.1%} of the signal's variance is left, while samplers start from noise alone: "
+            f"expect odd images; more timesteps or a larger beta_end leave less"
+        )

@@ -33,6 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
+    # For this process and all that it starts: `dvc` and `python` of this environment; no GPU, since where one computes, equal
+    # runs need not be equal to the last bit; DVC's databases of the many clones within reach of `make clean`.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ.setdefault("DVC_SITE_CACHE_DIR", str(ROOT / ".scratch" / "dvc"))
     if os.environ.get("PYTEST_XDIST_WORKER"):  # a core for each process of tests, and for what it starts
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         torch.set_num_threads(1)
@@ -95,12 +100,8 @@ def denoiser(prediction: str = "v", schedule: str = "cosine", label_dropout: flo
 
 
 def run(*command: str, cwd: Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
-    """Run a command with this Python's folder first in the path, as the Makefile does."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    without_gpu = {"CUDA_VISIBLE_DEVICES": ""}  # where GPUs compute, equal runs need not be equal to the last bit
-    done = subprocess.run(
-        command, cwd=cwd, env=os.environ | {"PATH": path} | without_gpu | environment, capture_output=True, text=True, timeout=900
-    )
+    """Run a command to its end. Raises AssertionError with what it said unless it succeeds."""
+    done = subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=900)
     if check and done.returncode:
         raise AssertionError(f"{' '.join(command)} exited {done.returncode}:\n{done.stdout}\n{done.stderr}")
     return done

@@ -87,3 +87,13 @@ def test_a_better_guess_needs_fewer_bits():
         model.unet = Always(guess)
         needed.append(bits_per_dim(model, white, torch.zeros(60, dtype=torch.long), seed=0).diffusion)
     assert needed[0] == 0 and needed == sorted(needed) and needed[-1] > 1
+
+
+def test_few_images_give_the_bound_of_all_timesteps_in_the_mean():
+    """Two at a time see two of nine steps."""
+    model = denoiser("x0")
+    model.schedule, model.unet = Schedule(ScheduleConfig("cosine", 10, 1e-4, 0.02, 0.008)), Always(0.25)
+    labels = torch.zeros(9, dtype=torch.long)
+    whole = bits_per_dim(model, IMAGE.expand(9, -1, -1, -1), labels, seed=0).diffusion
+    found = [bits_per_dim(model, IMAGE.expand(2, -1, -1, -1), labels[:2], seed=seed).diffusion for seed in range(300)]
+    assert sum(found) / len(found) == pytest.approx(whole, rel=0.2) and min(found) < whole / 2

@@ -1,5 +1,8 @@
 """What an interrupted run left: taken up by the very same run only, and only whole."""
 
+import os
+import subprocess
+
 import pytest
 import torch
 
@@ -20,9 +23,13 @@ def test_a_state_comes_back_as_it_was_and_is_gone_afterwards(scratch):
     Checkpoint("train", ["a"]).save(STATE)
     found = Checkpoint("train", ["a"]).load()
     assert found["step"] == 3 and found["curve"] == STATE["curve"] and torch.equal(found["weights"], STATE["weights"])
-    (next(scratch.iterdir())).with_name(f".{next(scratch.iterdir()).name}.1234.tmp").write_text("what a kill cut short")
+    (saved,) = scratch.iterdir()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    saved.with_name(f".{saved.name}.{gone.pid}.tmp").write_text("what a kill cut short")
+    saved.with_name(f".{saved.name}.{os.getpid()}.tmp").write_text("what an equal run is writing")
     Checkpoint("train", ["a"]).remove()
-    assert list(scratch.iterdir()) == []
+    assert [path.name for path in scratch.iterdir()] == [f".{saved.name}.{os.getpid()}.tmp"]
 
 
 def test_another_run_does_not_see_it(monkeypatch):

@@ -132,3 +132,14 @@ def test_a_model_is_opened_ready_to_draw(tmp_path):
     model, about = open_model(tmp_path / "model.safetensors", "bfloat16")
     assert about["step"] == 3 and model.precision == "bfloat16" and not model.training
     assert draw(model, SAMPLER, 0, 2, torch.tensor([1, 2])).shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize("labels, guidance, said", [
+    (torch.tensor([0, 10]), 1.0, "expected classes from 0 to 9, found 0 to 10"),
+    (torch.tensor([0, -1]), 1.0, "expected classes from 0 to 9, found -1 to 0"),
+    (torch.tensor([5]), 1.0, "expected one for each image up to number 2, found 1"),
+    (None, 1.5, "found none, but a guidance of 1.5 by class"),
+])
+def test_labels_that_do_not_fit_are_refused(labels, guidance, said):
+    with pytest.raises(UserError, match=f"labels: {said}"):
+        draw(denoiser(), Sampler("ddim", 2, "trailing", guidance=guidance), 0, 2, labels)

@@ -54,7 +54,7 @@ def test_both_schedules_are_drawn_and_the_used_one_is_named():
     assert "cosine (used)" in texts(figure)
 
 
-@pytest.mark.parametrize("classes", [10, 0])
-def test_previews_work_with_and_without_classes(classes):
+@pytest.mark.parametrize("classes, columns", [(10, 10), (0, 10), (50, 20)])
+def test_previews_work_with_and_without_classes(classes, columns):
     picture = preview(denoiser(classes=classes), seed=0, rows=2, steps=2)
-    assert isinstance(picture, Image.Image) and picture.size == (10 * 8 * 7, 2 * 8 * 7)
+    assert isinstance(picture, Image.Image) and picture.size == (columns * 8 * 7, 2 * 8 * 7)

@@ -45,12 +45,22 @@ def test_what_is_in_data_already_is_left_alone(here, mirror, monkeypatch):
     assert held() == ["mine.zip"]
 
 
-@pytest.mark.parametrize("half", [lambda whole: whole[: len(whole) // 2 + 4], lambda whole: b""])
-def test_half_a_lock_that_a_kill_of_dvc_left_is_brought_back(here, half, capsys):
+@pytest.mark.parametrize(
+    "end", [b"", b"schema", b"schema: '2.0'\nst", b"stages:\n", b"  unpack:\n", b"    deps:\n", b"    - pa", b"      md"]
+)
+def test_half_a_lock_that_a_kill_of_dvc_left_is_brought_back(here, end, capsys):
+    """Cut after the first of what `end` says, wherever YAML can still make something of it, and where it cannot."""
     whole = (here / "dvc.lock").read_bytes()
-    (here / "dvc.lock").write_bytes(half(whole)[:-1] + b"\n  half a" if half(whole) else b"")
+    (here / "dvc.lock").write_bytes(whole[: whole.index(end) + len(end)])
     get_data.mend_lock()
     assert (here / "dvc.lock").read_bytes() == whole and "not whole" in capsys.readouterr().out
+
+
+def test_a_lock_that_dvc_can_read_is_left_alone(here):
+    whole = (here / "dvc.lock").read_bytes()
+    (here / "dvc.lock").write_bytes(whole[: whole.index(b"  classifier:\n")])  # of a kill between two stages
+    get_data.mend_lock()
+    assert (here / "dvc.lock").read_bytes() == whole[: whole.index(b"  classifier:\n")]
     (here / "dvc.lock").write_bytes(whole + b"\n# mine\n")
     get_data.mend_lock()
     assert (here / "dvc.lock").read_bytes() == whole + b"\n# mine\n"

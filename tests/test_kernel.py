@@ -37,3 +37,7 @@ def test_it_grows_with_the_shift_and_follows_from_the_seed():
 def test_the_unit_of_the_features_does_not_matter():
     x, y = cloud(300, 0), cloud(300, 1, 0.5)
     assert kid(x, y, 0, 5, 100) == pytest.approx(kid(x * 30, y * 30, 0, 5, 100), rel=1e-4)
+
+
+def test_it_spreads_also_where_there_are_few():
+    assert kid(cloud(60, 0), cloud(50, 1), seed=0, subsets=10)[1] > 0

@@ -33,7 +33,7 @@ from tests.conftest import ROOT, clone_into, commit, run
 from tests.test_archives import make_zip, pictures, png
 from tests.test_inception import COMMAND
 from tests.test_inception import pictures as inception_pictures
-from tools.soak import SETTINGS, disturb, heed_interrupts
+from tools.soak import SETTINGS, disturb, hashes, heed_interrupts
 
 pytestmark = pytest.mark.slow
 
@@ -148,11 +148,9 @@ def test_other_training_and_back_comes_from_the_run_cache_too(copy):
 
 
 def test_everything_from_scratch_gives_the_same_bits(copy):
-    names = ["models/model.safetensors", "models/classifier.safetensors", "reference/digits.npz", "metrics/fid.json",
-             "generated_images/00077.png", "plots/learning_curve.csv"]
-    before = digest(copy, *names)
+    before = {stage: hashes(copy, stage) for stage in NAMES}
     done = run("dvc", "repro", "--force", "--no-run-cache", cwd=copy)
-    assert len(ran(done)) == len(NAMES) and digest(copy, *names) == before
+    assert len(ran(done)) == len(NAMES) and {stage: hashes(copy, stage) for stage in NAMES} == before
 
 
 MODEL_FILES = ["models/model.safetensors", "models/last.safetensors", "plots/learning_curve.csv", "metrics/train.json"]
@@ -205,9 +203,7 @@ def test_training_in_a_copy_that_dvc_deletes_goes_on_in_the_next_one(copy):
     """As `dvc exp run --temp` and the queue have it; killed together with DVC, and resumed in another copy."""
     command = ["dvc", "exp", "run", "--temp", "--name", "disturbed", "-S", "train.lr=1e-3", "train"]
     process = subprocess.Popen(
-        command, cwd=copy, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True, env=os.environ | {
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "CUDA_VISIBLE_DEVICES": ""
-        },
+        command, cwd=copy, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
     )
     end = time.monotonic() + 120
     while not list(copy.glob(".scratch/train/*.pt")) and time.monotonic() < end:
@@ -342,8 +338,7 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize("stage", ["train", "sample", "quality"])
-def test_a_stage_killed_at_random_moments_ends_in_the_same_bits(copy, stage, monkeypatch):
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+def test_a_stage_killed_at_random_moments_ends_in_the_same_bits(copy, stage):
     heed_interrupts()
     found = disturb(copy, stage, kills=2, chance=random.Random(stage))
     assert found["kills"] == 2 and found["mismatches"] == 0
@@ -515,9 +510,12 @@ def test_other_moments_are_not_measured_against(copy):
       for stage in ("floors", "quality", "spread", "sweep")),
     *((stage, "arrays/dataset.safetensors", "the data set that is measured against")
       for stage in ("floors", "quality", "spread")),
+    ("bound", "arrays/dataset.safetensors", "models/model.safetensors, its data set"),
     ("quality", "arrays/floors.json", "arrays/floors.json, how it was measured"),
     ("spread", "metrics/quality.json", "metrics/quality.json, its images"),
     ("figures", "metrics/sweep.json", "metrics/sweep.json, its model"),
+    *(("report", f"metrics/{name}.json", f"metrics/{name}.json, its model") for name in ("bound", "sweep", "train")),
+    *(("report", f"metrics/{name}.json", f"metrics/{name}.json, its pixels") for name in ("quality",)),
 ])
 def test_what_belongs_to_other_images_is_not_measured_with(copy, stage, name, said):
     path = copy / name
@@ -597,6 +595,11 @@ def test_every_score_stands_beside_its_floor(finished):
     shares = pd.read_csv(finished / "plots/class_shares.csv")
     assert shares[["train", "generated", "heldout"]].sum().tolist() == pytest.approx([1, 1, 1], abs=1e-4)
     assert (finished / "memorisation/closest_pairs.png").exists()
+
+
+def test_with_so_many_timesteps_that_the_other_schedule_leaves_no_signal_there_still_are_figures(copy):
+    set_params(copy, {"timesteps": 4000, "schedule": "cosine"})
+    run("python", "-m", "stages", "figures", cwd=copy)
 
 
 def test_scores_of_few_images_come_with_a_caution(copy):
@@ -695,12 +698,22 @@ def test_what_is_missing_is_named_without_a_traceback(copy):
 
 def test_the_summary_shows_metrics_stages_and_pictures(copy):
     shown = run("python", "-m", "tools.summary", cwd=copy, COLUMNS="120").stdout
-    assert "fd_digits" in shown and "not measured" in shown and "train" in shown and "figures/" in shown
+    assert "fd_digits" in shown and "not measured" in shown and "figures/" in shown
+    assert all(re.search(rf"│ {stage} +│ +\d+ min \d\d s +│ +\d+ MiB", shown) for stage in ("unpack", "train", "report"))
 
 
 def test_make_help_lists_every_target():
-    shown = run("make", "help", cwd=ROOT).stdout
-    for target in (
-        "install", "run", "test", "lint", "clean", "samples", "benchmark", "soak", "audit", "demo", "report", "submission", "help"
+    shown, makefile = run("make", "help", cwd=ROOT).stdout, (ROOT / "Makefile").read_text()
+    targets = re.findall(r"^([a-z]+):", makefile, re.MULTILINE)
+    assert targets == re.findall(r"^\.PHONY: (\w+)$", makefile, re.MULTILINE) and len(targets) > 10
+    assert all(f"make {target} " in shown for target in targets)
+
+
+def test_the_readme_says_what_make_samples_does():
+    """`test_a_clone_samples_measures_and_draws_without_data_or_training` does just that."""
+    recipe = run("make", "--dry-run", "samples", cwd=ROOT).stdout
+    for command in (
+        "dvc pull --quiet models/model.safetensors models/classifier.safetensors reference/",
+        "dvc repro --single-item --force sample fid figures",
     ):
-        assert f"make {target}" in shown
+        assert command in recipe and command.replace(" --quiet", "") in (ROOT / "README.md").read_text()

@@ -143,6 +143,9 @@ def test_learning_rate_warms_up_to_its_peak_and_anneals_to_zero(settings):
     assert rates[0] == pytest.approx(2e-5) and max(rates) == rates[100] == pytest.approx(2e-3)
     assert rates[550] == pytest.approx(1e-3) and rates[1000] == pytest.approx(0, abs=1e-12)
     assert rates[100:] == sorted(rates[100:], reverse=True)
+    short = [annealing(step, change(settings, steps=10, warmup_steps=200)) for step in range(10)]
+    assert max(short) == short[5] == 1 and short[:6] == sorted(short[:6]) and short[9] == pytest.approx(0.2)
+    assert annealing(0, change(settings, steps=1, warmup_steps=200)) == 1
 
 
 def test_matrices_inside_the_network_go_to_muon_and_all_else_to_adamw(data, settings):
@@ -232,3 +235,12 @@ def test_heldout_loss_is_the_same_whatever_the_batch_size(data):
     assert not torch.equal(one_level, limited)
     assert loss_by_noise_level(model, data[0][:3], data[1][:3], seed=0).isfinite().all()  # fewer images than levels
     assert whole.shape == (5,) and limited.shape == (1,) and whole.isfinite().all()
+
+
+def test_heldout_loss_is_of_images_drawn_at_random(monkeypatch):
+    """An archive by class has one class first."""
+    images, seen = torch.cat([torch.zeros(100, 1, 8, 8), torch.full((100, 1, 8, 8), 255)]).to(torch.uint8), []
+    model = denoiser()
+    monkeypatch.setattr(model, "loss", lambda x0, *_: seen.append(x0.amax((1, 2, 3)) > 0) or torch.zeros(len(x0)))
+    loss_by_noise_level(model, images, torch.zeros(200, dtype=torch.long), seed=0, levels=1, limit=40)
+    assert 10 <= int(torch.cat(seen).sum()) <= 30 and len(torch.cat(seen)) == 40

@@ -18,7 +18,9 @@ from http.client import HTTPException
 from pathlib import Path
 
 import numpy as np
+import voluptuous
 import yaml
+from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from PIL import Image
 
 from src.common.errors import UserError
@@ -62,15 +64,21 @@ def main() -> int:
 def mend_lock() -> None:
     """Bring the committed dvc.lock back where a kill met DVC writing it: half of one stops DVC. Results stay in its cache."""
     path = Path("dvc.lock")
-    try:
-        if not path.exists() or isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict):
-            return
-    except (yaml.YAMLError, UnicodeDecodeError):
-        pass
+    if not path.exists() or whole_lock(path):
+        return
     done = subprocess.run(["git", "checkout", "--quiet", "HEAD", "--", str(path)], capture_output=True, text=True)
     if done.returncode:
         raise UserError(f"dvc.lock: not whole, and git cannot bring it back ({done.stderr.strip()}); delete it")
     print("data: dvc.lock was not whole and is as in git again; what was finished comes from DVC's run cache")
+
+
+def whole_lock(path: Path) -> bool:
+    """Whether DVC would read this dvc.lock."""
+    try:
+        COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError, voluptuous.Invalid):
+        return False
+    return True
 
 
 def get(asked: str | None) -> str:

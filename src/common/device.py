@@ -7,12 +7,30 @@ from typing import Literal
 
 import torch
 
+from src.common.errors import UserError
+
 Precision = Literal["float32", "bfloat16"]
+
+torch.backends.cudnn.allow_tf32 = False  # on GPUs float32 is to mean float32, as it does in products
+torch.backends.cudnn.deterministic = True
 
 
 def best() -> torch.device:
-    """A GPU where there is one, else the CPU; of several processes on one machine each has a GPU of its own."""
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
+    """A GPU where there is one, else the CPU; of several processes on one machine each has a GPU of its own.
+
+    Raises UserError where there are fewer.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    number, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= there:
+        raise UserError(f"launcher: process {number + 1} of this machine finds {there} GPUs; start no more processes than that")
+    return torch.device("cuda", number)
+
+
+def name(device: torch.device) -> str:
+    """Of a GPU its model, since others round otherwise; "cpu" of all CPUs."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def precision(asked: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:

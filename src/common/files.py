@@ -33,6 +33,21 @@ def replacing(path: str | Path) -> Iterator[Path]:
     _settle(path.parent)
 
 
+def leftovers(path: str | Path) -> list[Path]:
+    """What a kill left of `replacing` this path: temporary files whose processes are gone."""
+    def alive(process: int) -> bool:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
+
+    found = Path(path).parent.glob(f".{Path(path).name}.*.tmp")
+    return [left for left in found if not alive(int(left.suffixes[-2][1:]))]
+
+
 def publish(folder: str | Path, target: str | Path) -> None:
     """Move a finished folder to `target`, in place of what was there: its files are on the disk before the name is."""
     os.sync()  # once, rather than each of ten thousand small files

@@ -10,7 +10,7 @@ from src.common.randomness import generator
 
 def kid(real: Tensor, fake: Tensor, seed: int, subsets: int = 100, size: int = 1000) -> tuple[float, float]:
     """Squared maximum mean discrepancy of features (N, D) under the kernel (x.y / D + 1)^3: mean and standard deviation
-    over `subsets` random subsets of `size` points of each (Binkowski et al. 2018).
+    over `subsets` random subsets of `size` points of each, at most half of them (Binkowski et al. 2018).
 
     Zero in the mean for equal distributions, so that a single value can be below it. Features come in units of the real
     ones' root mean square: the kernel is meant for x.x / D of about 1, as Inception's are, and no unit of theirs matters.
@@ -18,7 +18,7 @@ def kid(real: Tensor, fake: Tensor, seed: int, subsets: int = 100, size: int = 1
     random = generator(seed, "kid")
     unit = real.double().square().mean().sqrt()
     real, fake = real / unit, fake / unit
-    size = min(size, len(real), len(fake))
+    size = max(2, min(size, len(real) // 2, len(fake) // 2))
     values = torch.stack([
         discrepancy(real[torch.randperm(len(real), generator=random)[:size]].double(),
                     fake[torch.randperm(len(fake), generator=random)[:size]].double())
@@ -28,7 +28,7 @@ def kid(real: Tensor, fake: Tensor, seed: int, subsets: int = 100, size: int = 1
 
 
 def discrepancy(x: Tensor, y: Tensor) -> Tensor:
-    """The unbiased estimate for two samples (n, D) of one size, float64: a scalar (Gretton et al. 2012, eq. 4)."""
+    """The unbiased estimate for two samples (n, D) of one size, float64: a scalar (Gretton et al. 2012, eq. 3)."""
     n = len(x)
     within = sum(k.sum() - k.trace() for k in (_cubic(x, x), _cubic(y, y)))
     cross = _cubic(x, y)

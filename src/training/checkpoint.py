@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from src.common.errors import Caution
-from src.common.files import replacing
+from src.common.files import leftovers, replacing
 
 SUM = 32  # bytes of a sha256
 
@@ -80,5 +80,5 @@ class Checkpoint:
     def remove(self) -> None:
         """All that this run has left here, also where other numbers of processes began it or a kill cut it short."""
         others = [path for path, _ in self._from_others()]
-        for path in [self.path, *others, *self.key.parent.glob(f".{self.path.name}.*.tmp")]:
+        for path in [self.path, *others, *leftovers(self.path)]:
             path.unlink(missing_ok=True)

@@ -12,9 +12,9 @@ from src.pictures import tile
 
 
 def preview(denoiser: Denoiser, seed: int, rows: int = 8, steps: int = 10) -> Image.Image:
-    """A row per draw, a column per class (or ten columns where there are no classes), by DPM-Solver++(2M)."""
+    """A row per draw, a column per class (of many the first twenty; ten columns where there are none), by DPM-Solver++(2M)."""
     unet = denoiser.eval().config.unet
-    columns = unet.classes or 10
+    columns = min(unet.classes, 20) or 10
     device = next(denoiser.parameters()).device
     label = torch.arange(columns, device=device).repeat(rows) if unet.classes else None
     noise = ImageNoise(seed, range(1, rows * columns + 1), (unet.image_channels, unet.image_size, unet.image_size), device)

@@ -112,13 +112,13 @@ def limited(settings: Train, count: int) -> Train:
 
 
 def annealing(step: int, settings: Train) -> float:
-    """Share of the peak learning rate: linear warm-up, then a straight line to zero at the last step (Bergsma et al. 2025,
-    "Straight to Zero"). `step` counts from 0.
+    """Share of the peak learning rate: linear warm-up, of a short training at most half, then a straight line that would be at
+    zero one step after the last (Bergsma et al. 2025, "Straight to Zero"). `step` counts from 0.
     """
-    if step < settings.warmup_steps:
-        return (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(settings.steps - settings.warmup_steps, 1)
-    return 1 - done
+    warmup = min(settings.warmup_steps, settings.steps // 2)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 1 - (step - warmup) / (settings.steps - warmup)
 
 
 def optimizers(denoiser: Denoiser, settings: Train) -> list[torch.optim.Optimizer]:
@@ -193,7 +193,8 @@ class Trainer:
         batch["t"] = (batch["t"] * steps).long().clamp(0, steps - 1)  # float32 rounds the last of [0, 1) up to 1
         total = 0.0
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(derive(self.seed, "dropout", self.step))  # dropout layers take no generator
+            # Dropout layers take no generator.
+            torch.manual_seed(derive(self.seed, "dropout", self.step, self.processes.rank))
             for part in zip(*(value.chunk(self.settings.accumulation) for value in batch.values()), strict=True):
                 inputs = dict(zip(batch, (value.to(self.device, non_blocking=True) for value in part), strict=True))
                 x0 = inputs["x0"].contiguous(memory_format=torch.channels_last)
@@ -254,16 +255,16 @@ def loss_by_noise_level(
 ) -> Tensor:
     """Held-out loss in `levels` equal ranges of t, least noise first: (levels,) float64; its mean is the held-out loss.
 
-    The first `limit` images (uint8) are each seen once (of few images, repeatedly), at timesteps spread evenly and in a
-    fixed order, with noise that follows from `seed`: any two models are compared on the same inputs. There are no more
-    levels than timesteps. Leaves the denoiser in evaluation mode.
+    `limit` of the images (uint8) are each seen once (of few images, repeatedly), at timesteps spread evenly. Images, timesteps
+    and noise follow from `seed`: any two models are compared on the same inputs. There are no more levels than timesteps.
+    Leaves the denoiser in evaluation mode.
     """
     denoiser.eval()
     device = next(denoiser.parameters()).device
     levels = min(levels, len(denoiser.schedule))
-    n = max(min(len(images), limit), 10 * levels)
-    chosen = torch.arange(n) % len(images)
-    random = generator(seed, "heldout")
+    n, random = max(min(len(images), limit), 10 * levels), generator(seed, "heldout")
+    some = torch.randperm(len(images), generator=random)[:limit]  # the first may be of one class, or the neat ones
+    chosen = some[torch.arange(n) % len(some)]
     t = ((torch.arange(n) + 0.5) / n * len(denoiser.schedule)).long()[torch.randperm(n, generator=random)]
     noise = torch.randn(n, *images.shape[1:], generator=random)
     losses = torch.empty(n, dtype=torch.float64)
