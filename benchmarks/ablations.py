@@ -6,7 +6,7 @@ seed by seed; a seed is that of training and of sampling. Of each: images seen, 
 held-out loss (to be compared only where schedule and prediction are the default's; its noise is always the same).
 
 How far a difference from the default is to be believed: `t` is the mean of the differences, seed by seed, over its standard
-error. At three seeds 5 % of differences by chance are beyond 4.3 (at two, beyond 12.7), and there are eleven to look at.
+error. At three seeds 5 % of differences by chance are beyond 4.3 (at two, beyond 12.7), and there are 33 to look at.
 
 Needs arrays/, models/classifier.safetensors and reference/ of a run on MNIST. Writes benchmarks/results/ablations.json anew after
 each training: what is in there is of one call.
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from scipy.stats import ttest_rel
 from benchmarks.machine import describe
 from benchmarks.own import changed, mnist, trained
 from src import classifier, drawing, frechet, params
+from src.common import reports
 from src.quality import scores, strokes
 from src.training.trainer import loss_by_noise_level
 
@@ -46,20 +48,36 @@ VARIANTS = {
 
 
 def summary(rows: list[dict]) -> list[dict]:
-    """By variant: means, deviation over seeds of the distance, and how it differs from the default's, seed by seed."""
-    defaults, found = {row["seed"]: row["fd_digits"] for row in rows if row["variant"] == DEFAULT}, []
+    """By variant: means, the deviation over seeds of the distance, and how much it differs from the default, seed by seed."""
+    defaults, found = {row["seed"]: row for row in rows if row["variant"] == DEFAULT}, []
     for variant in dict.fromkeys(row["variant"] for row in rows):
         mine = [row for row in rows if row["variant"] == variant]
         names = ("fd_digits", "accuracy", "broken", "heldout_loss", "images_seen", "train_seconds")
         line = {"variant": variant, "seeds": len(mine)} | {name: statistics.mean(row[name] for row in mine) for name in names}
         if len(mine) > 1:
-            distances, beside = [row["fd_digits"] for row in mine], [defaults[row["seed"]] for row in mine]
-            line["fd_digits_sd"] = statistics.stdev(distances)
-            if variant != DEFAULT:
-                line["more"] = statistics.mean(distances) - statistics.mean(beside)
-                line["t"] = float(ttest_rel(distances, beside).statistic)
+            line["fd_digits_sd"] = statistics.stdev(row["fd_digits"] for row in mine)
+        if len(mine) > 1 and variant != DEFAULT:
+            t = {
+                name: float(ttest_rel([row[name] for row in mine], [defaults[row["seed"]][name] for row in mine]).statistic)
+                for name in ("fd_digits", "accuracy", "broken")
+            }
+            line["t"] = {name: value for name, value in t.items() if math.isfinite(value)}  # it is not where all differ alike
         found.append(line)
     return found
+
+
+def markdown(found: dict) -> str:
+    """The table of docs/ablations.md."""
+    lines = [["variant", "images seen", "distance", "t", "accuracy", "t", "in pieces", "t", "held-out loss"], ["---"] * 9]
+    for line in found["variants"]:
+        t = {name: f"{value:+.1f}" for name, value in line.get("t", {}).items()}
+        lines.append([
+            f"**{DEFAULT}**" if line["variant"] == DEFAULT else line["variant"], f"{line['images_seen']:,.0f}",
+            f"{line['fd_digits']:.1f}" + (f" +- {line['fd_digits_sd']:.1f}" if "fd_digits_sd" in line else ""),
+            t.get("fd_digits", ""), f"{line['accuracy']:.1%}".replace("%", " %"), t.get("accuracy", ""),
+            f"{line['broken']:.1%}".replace("%", " %"), t.get("broken", ""), f"{line['heldout_loss']:.4f}",
+        ])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def main() -> None:
@@ -68,7 +86,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--count", type=int, default=2500)
     parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--table", action="store_true", help="print the committed result as docs/ablations.md has it")
     asked = parser.parse_args()
+    if asked.table:
+        print(markdown(json.loads(RESULT.read_text())))
+        return
     variants = [DEFAULT, *(name for name in asked.only if name != DEFAULT)]
     data, defaults = mnist(), params.load()
     instrument, _ = classifier.load("models/classifier.safetensors")
@@ -88,7 +110,7 @@ def main() -> None:
             )
             print(rows[-1], flush=True)
             found = {"seconds": asked.seconds, "count": asked.count, "variants": summary(rows), "rows": rows} | describe("torch")
-            RESULT.write_text(json.dumps(found, indent=2) + "\n")
+            reports.write_json(RESULT, found)
 
 
 if __name__ == "__main__":

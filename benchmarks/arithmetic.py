@@ -5,14 +5,14 @@
 The ceiling is measured, not taken from a data sheet: every convolution, linear layer and attention product of the network
 of params.yaml runs alone, in the same shapes, types and memory order and on as many threads, forward (and backward for
 training), and the times add up. The share is that sum over the time that a whole step takes: 1 would mean that nothing but
-these products costs anything. An evaluation is of one batch on one core, as in sampling, which spends a little more on noise,
-solver and PNGs. Rounds take turns between both. Writes benchmarks/results/arithmetic.json.
+these products costs anything. It is out of reach, since alone each runs again and again on what the caches hold already. An
+evaluation is of one batch on one core, as in sampling, which spends a little more on noise, solver and PNGs. Rounds take turns
+between both. Writes benchmarks/results/arithmetic.json.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from benchmarks.machine import describe
 from benchmarks.own import Shape, on_noise
 from src import params
 from src.allocator import keep_freed_memory
-from src.common import device
+from src.common import device, reports
 from src.diffusion.unet import SelfAttention, UNet
 
 
@@ -147,7 +147,7 @@ def main() -> None:
         "rounds": rounds, "type": str(dtype).removeprefix("torch."), "training": training, "evaluation": evaluation
     }
     path = Path("benchmarks/results/arithmetic.json")
-    path.write_text(json.dumps(result, indent=2) + "\n")
+    reports.write_json(path, result)
     print(path.read_text())
 
 

@@ -11,7 +11,6 @@ resizes as TensorFlow 1 did, so its value differs by design. Writes benchmarks/r
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -25,6 +24,7 @@ import torch
 from benchmarks.machine import describe
 from benchmarks.stand_in import write_weights
 from src import frechet, images, inception, torchvision_remedy  # noqa: F401 (the peers import torchvision)
+from src.common import reports
 
 RESULTS = Path("benchmarks/results")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pytorch-fid", "clean-fid", "torch-fidelity")
@@ -87,7 +87,7 @@ def measure(tool: str, folder: Path, count: int, reference: Path) -> dict:
     if status:
         raise SystemExit(f"{tool} failed; run it alone: python -m benchmarks.fid --worker {tool} ...")
     seconds = time.perf_counter() - started
-    return {"value": float(printed.split("VALUE")[1]), "seconds": seconds, "peak_gb": usage.ru_maxrss / 1e6}
+    return {"value": float(printed.split("VALUE")[1]), "seconds": seconds, "peak_gb": usage.ru_maxrss * 1024 / 1e9}
 
 
 def main() -> None:
@@ -126,9 +126,10 @@ def main() -> None:
             "images": asked.images, "weights": "real" if real else "stand-in",
             "ours_peak_gb_with_a_quarter_of_the_images": quarter["peak_gb"],
         }
-        runs = {tool: [] for tool in TOOLS}
+        runs, order = {tool: [] for tool in TOOLS}, list(TOOLS)
         for done in range(1, asked.rounds + 1):
-            for tool in TOOLS:
+            order = order[1:] + order[:1]
+            for tool in order:
                 runs[tool].append(measure(tool, counts[asked.images], asked.images, reference))
                 print(f"round {done}: {tool:15} {runs[tool][-1]}", flush=True)
             write(about | {"rounds": done}, runs)
@@ -145,9 +146,8 @@ def write(about: dict, runs: dict[str, list[dict]]) -> None:
         for tool, found in runs.items()
     }
     fastest = min(row["seconds"] for tool, row in rows.items() if tool != "ours")
-    RESULTS.mkdir(exist_ok=True)
     result = about | {"tools": rows, "fastest_peer_over_ours": fastest / rows["ours"]["seconds"]}
-    (RESULTS / f"fid_{about['images']}.json").write_text(json.dumps(result, indent=2) + "\n")
+    reports.write_json(RESULTS / f"fid_{about['images']}.json", result)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from benchmarks.machine import describe
 from benchmarks.own import Shape, changed, on_noise, untrained
 from src import drawing, figures, params
 from src.allocator import keep_freed_memory
+from src.common import reports
 
 RESULT, PICTURE = Path("benchmarks/results/growth.json"), Path("docs/pictures/growth.png")
 CLASSES = Shape().classes
@@ -145,7 +146,7 @@ class Work:
         torch.set_num_threads(self.setting.threads)
         for name, repeats in (("train", 3), ("sample", 1)):
             work = getattr(self, name)
-            work() if name == "train" else None  # warms up
+            work()  # warms up
             started = time.perf_counter()
             for _ in range(repeats):
                 work()
@@ -216,7 +217,7 @@ def main() -> None:
         vars(s) | {"seconds": {what: statistics.median(s.seconds[what]) for what in exponents[s.axis]}} for s in SETTINGS
     ]
     found = {"exponents": exponents, "points": points, "rounds": rounds} | describe("torch")
-    RESULT.write_text(json.dumps(found, indent=2) + "\n")
+    reports.write_json(RESULT, found)
     print(json.dumps(exponents, indent=2))
     figures.save(picture(points, exponents), PICTURE, 200)
 

@@ -51,7 +51,7 @@ from benchmarks.machine import describe
 from benchmarks.own import changed, mnist, trained, untrained
 from src import classifier, drawing, frechet, images, params, provenance, torchvision_remedy  # noqa: F401 (before diffusers)
 from src.allocator import keep_freed_memory
-from src.common import dataset
+from src.common import dataset, reports
 from src.common.randomness import generator
 from src.diffusion.denoiser import Denoiser
 from src.quality import neighbours
@@ -221,8 +221,9 @@ PEERS = {
 }
 
 
-def drawn(draw: Draw, seconds: float) -> tuple[Tensor, float]:
-    """Images drawn in `seconds` or a little more, at most MOST, and seconds that each took, in batches as large as fit."""
+def drawn(draw: Draw, seconds: float) -> tuple[Tensor, float, int]:
+    """Images drawn in `seconds` or a little more, at most MOST; seconds that each took in the largest batches; how large these
+    were: twice as many each time, as long as a batch takes less than a tenth of the time."""
     batch, found, took = 8, [], []
     while sum(took) < seconds and sum(map(len, found)) < MOST:
         started = time.perf_counter()
@@ -232,7 +233,7 @@ def drawn(draw: Draw, seconds: float) -> tuple[Tensor, float]:
             batch = min(2 * batch, LARGEST_BATCH)
     largest = max(map(len, found))
     full = [(len(some), t) for some, t in zip(found, took, strict=True) if len(some) == largest]
-    return torch.cat(found), sum(t for _, t in full) / sum(n for n, _ in full)
+    return torch.cat(found), sum(t for _, t in full) / sum(n for n, _ in full), largest
 
 
 def measured(peer: str, minutes: list[float], draw_minutes: float) -> Iterator[dict]:
@@ -250,7 +251,7 @@ def measured(peer: str, minutes: list[float], draw_minutes: float) -> Iterator[d
     torch.manual_seed(0)
     for after, found in zip(minutes, PEERS[peer](data, [60 * after for after in minutes]), strict=True):
         for name, draw in found.draws.items():
-            some, each = drawn(draw, 60 * draw_minutes)
+            some, each, batch = drawn(draw, 60 * draw_minutes)
             features, enough = classifier.features(instrument, some), len(some) >= ENOUGH
             yield {
                 "peer": peer, "minutes": after, "sampler": name, "train_images_per_second": found.images / found.seconds,
@@ -259,7 +260,7 @@ def measured(peer: str, minutes: list[float], draw_minutes: float) -> Iterator[d
                 "precision_of_real": neighbours.manifolds(real, heldout).precision,
                 "fd_digits": distance(features) if enough else None,
                 "fd_digits_of_as_many_real": distance(heldout[: len(some)]) if enough else None,
-                "seconds_per_10000_images": 10_000 * each,
+                "seconds_per_10000_images": 10_000 * each, "drawn_at_a_time": batch,
                 "first": some[:SHOWN, 0].tolist(),
                 "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10,  # up to here
             }
@@ -334,10 +335,10 @@ def main() -> None:
                 digits.append(rows[-1].pop("first"))
                 print(rows[-1], flush=True)
                 picture(rows, digits)
-                RESULT.write_text(json.dumps(found, indent=2) + "\n")
+                reports.write_json(RESULT, found)
         if process.returncode:
             found["failed"][peer] = process.returncode
-            RESULT.write_text(json.dumps(found, indent=2) + "\n")
+            reports.write_json(RESULT, found)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 from benchmarks.machine import describe
+from src.common import reports
 from stages.__main__ import NAMES
 from tools.soak import prepare, run
 
@@ -59,7 +60,7 @@ def main() -> None:
                 for name in NAMES
             },
         }
-    RESULT.write_text(json.dumps(found | describe("dvc", "torch"), indent=2) + "\n")
+    reports.write_json(RESULT, {"rounds": len(rounds)} | found | describe("dvc", "torch"))
     print(RESULT.read_text())
 
 

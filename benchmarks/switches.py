@@ -23,7 +23,7 @@ from benchmarks.machine import describe
 from benchmarks.own import Shape, changed, on_noise
 from src import drawing, params
 from src.allocator import keep_freed_memory
-from src.common import device
+from src.common import device, reports
 
 RESULT = Path("benchmarks/results/switches.json")
 STEPS, IMAGES = 60, 2000
@@ -31,15 +31,25 @@ SWITCHES = ("freed memory", "bfloat16")
 ALL = "none"  # is off
 
 
+def there() -> list[str]:
+    """Those of SWITCHES that this machine has; of the others it is said why not."""
+    missing = {}
+    if not keep_freed_memory():
+        missing["freed memory"] = "glibc was not told: not Linux, another C library, or MALLOC_ variables are set"
+    if device.precision("auto", torch.device("cpu")) != "bfloat16":
+        missing["bfloat16"] = "not known to be faster on this processor"
+    for name, why in missing.items():
+        print(f"{name}: left out, {why}")
+    return [name for name in SWITCHES if name not in missing]
+
+
 def measured(off: str) -> dict[str, float]:
     """Images per second in this process, with one of SWITCHES off, or none."""
     p = params.load()
-    if off != "freed memory" and not keep_freed_memory():
-        sys.exit("glibc was not told: not Linux, another C library, or MALLOC_ variables are set")
+    if off != "freed memory":
+        keep_freed_memory()
     if off == "bfloat16":
         p = changed(p, {"train": {"precision": "float32"}})
-    elif device.precision("auto", torch.device("cpu")) != "bfloat16":
-        sys.exit("bfloat16 is not known to be faster on this processor")
     trainer = on_noise(p, Shape())
     steps = trainer.run()
     for _ in range(10):
@@ -66,7 +76,10 @@ def main() -> None:
     if asked.one:
         print(json.dumps(measured(asked.one)))
         return
-    rounds, order = [], [ALL, *SWITCHES]
+    switches = there()
+    if not switches:
+        return
+    rounds, order = [], [ALL, *switches]
     for _ in range(asked.rounds):
         found = {}
         for off in order:
@@ -82,11 +95,11 @@ def main() -> None:
                 "images_per_second_with": statistics.median(found[ALL][what] for found in rounds),
                 "ratio": statistics.median(found[ALL][what] / found[off][what] for found in rounds),
             }
-            for off in SWITCHES
+            for off in switches
         }
         for what in ("train", "sample")
     }
-    RESULT.write_text(json.dumps(result | {"rounds": asked.rounds} | describe("torch"), indent=2) + "\n")
+    reports.write_json(RESULT, result | {"rounds": asked.rounds} | describe("torch"))
     print(RESULT.read_text())
 
 

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from src import page, provenance
+from src.common import device
 from src.common.files import replacing
 from tools import experiments
 
@@ -41,7 +42,7 @@ def main() -> None:
     ]
     found = experiments.table()
     columns = [name for name in found.columns if found[name].notna().any()]
-    numbers = {metric.partition(".")[2] for metric in experiments.METRICS}
+    numbers = set(experiments.headings(experiments.METRICS).values())
     compared = {
         "columns": columns, "rows": [list(map(experiments.shown, row)) for row in found[columns].itertuples(index=False)],
         "parameters": sum(name not in numbers for name in columns),
@@ -71,14 +72,8 @@ def dvc_revision() -> str:
 
 
 def machine() -> str:
-    names = [line.split(":")[1].strip() for line in cpuinfo() if line.startswith("model name")]
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
-        f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, {gpu}, Python {platform.python_version()}, "
+        f"{device.processor()}, {os.cpu_count()} cores, {gpu}, Python {platform.python_version()}, "
         f"torch {torch.__version__}"
     )
-
-
-def cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []

@@ -1,6 +1,8 @@
 """The instruments of the benchmarks: what they count, fit and draw. What they time is no test's business."""
 
+import json
 import math
+import time
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import ablations, arithmetic, growth, peers
-from tests.conftest import denoiser
+from tests.conftest import ROOT, denoiser
 
 
 def test_the_products_taken_for_the_ceiling_are_all_that_the_network_computes():
@@ -40,8 +42,13 @@ def test_ablations_compare_with_the_default_of_the_same_seed():
     ]
     default, other = ablations.summary(rows)
     assert (default["fd_digits"], default["fd_digits_sd"], default["seeds"]) == (6.0, 2.0, 3) and "t" not in default
-    assert other["more"] == pytest.approx(1.0)
-    assert other["t"] == pytest.approx(1.0 / (0.5 / math.sqrt(3)))  # differences of 1, 1.5 and 0.5
+    assert other["t"] == {"fd_digits": pytest.approx(1.0 / (0.5 / math.sqrt(3)))}  # differences of 1, 1.5 and 0.5; none elsewhere
+
+
+def test_the_table_of_ablations_is_the_committed_one():
+    found = json.loads((ROOT / ablations.RESULT).read_text())
+    assert ablations.markdown(found) in (ROOT / "docs/ablations.md").read_text()
+    assert found["variants"] == ablations.summary(found["rows"])
 
 
 def test_peers_draw_until_time_is_up_or_there_are_enough():
@@ -51,11 +58,12 @@ def test_peers_draw_until_time_is_up_or_there_are_enough():
         asked.append(count)
         return torch.zeros(count, 1, 28, 28, dtype=torch.uint8)
 
-    found, _ = peers.drawn(draw, 1e6)
+    found, each, batch = peers.drawn(draw, 1e6)
+    assert batch == peers.LARGEST_BATCH and 0 < each < 1e-3
     assert len(found) == sum(asked) == peers.MOST and max(asked) == peers.LARGEST_BATCH and asked[:3] == [8, 16, 32]
     asked.clear()
-    found, each = peers.drawn(draw, 1e-12)
-    assert asked == [8] and len(found) == 8 and each > 0
+    found, each, batch = peers.drawn(lambda count: time.sleep(0.08) or draw(count), 1e-3)
+    assert asked == [8] and len(found) == batch == 8 and 0.01 <= each < 0.1
 
 
 def test_the_margin_that_peers_get_is_cut_off_again():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +11,15 @@ import pytest
 from PIL import Image, ImageSequence
 from playwright.sync_api import Page, expect, sync_playwright
 
-from benchmarks.demo import FLAGS, serving
+from benchmarks.demo import CHROMIUM, FLAGS, serving
 from tests.conftest import ROOT, clone_into, run
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SCREENSHOTS = ROOT / ".scratch" / "screenshots"
+expect.set_options(timeout=30_000)  # milliseconds: other tests compute beside this one
 
 pytestmark = [
     pytest.mark.browser, pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="wants a browser: chromium in the path"),
+    pytest.mark.skipif(CHROMIUM is None, reason="wants a browser: chromium in the path"),
 ]
 
 
@@ -36,7 +35,7 @@ def address(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield started
         started.close()
 

@@ -159,3 +159,25 @@ def test_without_experiments_it_says_how_to_make_one(tmp_path, monkeypatch, caps
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["experiments"])
     assert experiments.main() == 1 and "dvc exp run" in capsys.readouterr().err
+
+
+def test_metrics_that_there_are_not_are_named(repository, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["experiments", "--metrics", "fid.fd_digits", "fid.fd_digit", "fid", "fig.fd_digits"])
+    assert experiments.main() == 1
+    assert "the last commit has no fid.fd_digit, fid, fig.fd_digits" in capsys.readouterr().err
+
+
+def test_metrics_of_one_name_keep_that_of_their_files(repository):
+    (repository / "metrics" / "other.json").write_text("{}")
+    found = experiments.table(("fid.fd_digits", "bound.fd_digits", "quality.precision"))
+    assert list(found.columns)[-3:] == ["fid.fd_digits", "bound.fd_digits", "precision"]
+    assert found["fid.fd_digits"].notna().any() and found["bound.fd_digits"].isna().all()
+
+
+def test_experiments_on_other_data_say_so(repository, monkeypatch):
+    metric = experiments.Commit.metric
+    monkeypatch.setattr(experiments.Commit, "metric", lambda self, path, key: (
+        ("digits" if "same" in self.name else "MNIST") if path == "metrics/data.json" else metric(self, path, key)
+    ))
+    found = experiments.table(("fid.fd_digits",)).set_index("experiment")
+    assert found["data"].to_dict() == {"same": "digits", "unrun": "MNIST", "fewer": "MNIST", "straight": "MNIST"}

@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
+from benchmarks.machine import describe
 from src import archives, classifier, frechet, params, provenance
-from src.common import artifact, dataset
+from src.common import artifact, dataset, reports
 from src.common.errors import UserError
 from src.diffusion import denoiser
 from tests.conftest import ROOT
@@ -213,8 +214,11 @@ def test_only_our_own_error_comes_out_and_memory_stays_bounded(reader, tmp_path,
     attempt()
     assert tried["refused"]
     if report := request.config.getoption("--fuzz-report"):
-        known = json.loads(Path(report).read_text()) if Path(report).exists() else {}
-        Path(report).write_text(json.dumps(known | {reader: dict(sorted(tried.items()))}, indent=2) + "\n")
+        about, found = describe(), json.loads(Path(report).read_text()) if Path(report).exists() else {}
+        if found.get("commit") != about["commit"]:
+            found = about | {"readers": {}}
+        found["readers"][reader] = dict(sorted(tried.items()))
+        reports.write_json(report, found)
 
 
 def idx_bomb(path: Path) -> None:

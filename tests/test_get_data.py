@@ -213,3 +213,10 @@ def test_a_malformed_mirror_and_a_file_named_data_are_told(here, monkeypatch):
 def test_an_unknown_data_set_is_refused_by_name(here):
     done = run("python", "-m", "tools.get_data", "cifar", cwd=here, check=False)
     assert done.returncode == 2 and "expected digits or mnist, found 'cifar'" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "outs: []", "outs: [", "outs: 3"])
+def test_half_a_pin_is_named(here, text):
+    (here / "data.dvc").write_text(text)
+    with pytest.raises(get_data.UserError, match="data.dvc: not whole; `git checkout data.dvc`"):
+        get_data.pin()

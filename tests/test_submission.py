@@ -63,6 +63,14 @@ def test_a_fid_of_other_images_decides_nothing(folder, capsys):
     assert code == 0 and "[ ] FID below 30: metrics/fid.json is of other images" in told
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"fid": 1.0}'])
+def test_damaged_metrics_decide_nothing(folder, capsys, text):
+    (folder / "metrics").mkdir()
+    (folder / "metrics/fid.json").write_text(text)
+    code, told = outcome(capsys)
+    assert code == 0 and "[ ] FID below 30: metrics/fid.json: " in told
+
+
 @pytest.mark.parametrize("spoil, told", [
     (lambda f: (f / "00003.png").unlink(), "00003.png is missing"),
     (lambda f: (f / "00003.png").rename(f / "3.png"), "00003.png is missing"),

@@ -104,29 +104,32 @@ class Commit:
         """The value, or None where it is not of this commit."""
         if path not in self.makers or not self.current(self.makers[path]):
             return None
-        return json.loads(self.read(path)).get(key)
+        text = self.read(path)
+        return json.loads(text).get(key) if text else None
 
 
 def table(metrics: tuple[str, ...] = METRICS) -> pd.DataFrame:
     """A row for each experiment: its name, the parameters in which any differs from the last commit, and these metrics. Sorted
     by these parameters.
 
-    A metric is missing where its stage has not run with the experiment's parameters, so that no number of another is taken
-    for its own.
+    The data set has a column where it is not the same for all. A metric is missing where its stage has not run with the
+    experiment's parameters, so that no number of another is taken for its own.
     """
     rows, parameters = [], []
     for ref in refs():
         commit = Commit(ref)
         parameters.append(commit.parameters)
-        row: dict[str, object] = {"experiment": ref.rsplit("/", 1)[1]}
-        for metric in metrics:
+        row: dict[str, object] = {"experiment": ref.rsplit("/", 1)[1], "data": commit.metric("metrics/data.json", "dataset")}
+        for metric, heading in headings(metrics).items():
             name, _, key = metric.partition(".")
-            row[key] = commit.metric(f"metrics/{name}.json", key)
+            row[heading] = commit.metric(f"metrics/{name}.json", key)
         rows.append(row)
     baseline = flat(yaml.safe_load(git("show", "HEAD:params.yaml") or "{}"))
     keys = dict.fromkeys(key for values in parameters for key in values)
     differing = [key for key in keys if any(values.get(key, ...) != baseline.get(key, ...) for values in parameters)]
-    frame = pd.DataFrame(rows, columns=["experiment", *(metric.partition(".")[2] for metric in metrics)])
+    frame = pd.DataFrame(rows, columns=["experiment", "data", *headings(metrics).values()])
+    if frame["data"].nunique(dropna=False) < 2:
+        frame = frame.drop(columns="data")
     for at, key in enumerate(differing, start=1):
         cells = [str(values[key]) if key in values else None for values in parameters]
         frame.insert(at, key, pd.Series(cells, dtype=object))
@@ -138,13 +141,25 @@ def table(metrics: tuple[str, ...] = METRICS) -> pd.DataFrame:
     return frame.iloc[sorted(range(len(frame)), key=place)].reset_index(drop=True)
 
 
+def headings(metrics: tuple[str, ...]) -> dict[str, str]:
+    """Each metric's name without its file, unless two would then have the same."""
+    keys = [metric.partition(".")[2] for metric in metrics]
+    return {metric: key if keys.count(key) == 1 else metric for metric, key in zip(metrics, keys, strict=True)}
+
+
+def unknown(metrics: tuple[str, ...]) -> list[str]:
+    """Those that the last commit does not have."""
+    files = {metric: git("show", f"HEAD:metrics/{metric.partition('.')[0]}.json") for metric in metrics}
+    return [metric for metric, text in files.items() if not text or metric.partition(".")[2] not in json.loads(text)]
+
+
 def shown(value: object) -> str:
     return "" if value is None or value != value else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def markdown(frame: pd.DataFrame, metrics: tuple[str, ...] = METRICS) -> str:
     """The table as Markdown, numbers with four digits. Parameters that are the same in all rows are told once, below."""
-    kept = {"experiment", *(metric.partition(".")[2] for metric in metrics)}
+    kept = {"experiment", *headings(metrics).values()}
     same = [name for name in frame.columns if name not in kept and len(frame) > 1 and frame[name].nunique(dropna=False) == 1]
     below = f"\nIn all of them: {', '.join(f'`{name}` {frame[name].iloc[0]}' for name in same)}.\n" if same else ""
     frame = frame.drop(columns=same)
@@ -159,6 +174,9 @@ def main() -> int:
     parser.add_argument("--csv", type=Path, help="write the table there, too")
     parser.add_argument("--into", type=Path, help=f"Markdown file with {MARKS[0].strip()} and {MARKS[1]}")
     asked = parser.parse_args()
+    if asked.metrics != METRICS and (odd := unknown(tuple(asked.metrics))):
+        print(f"--metrics: the last commit has no {', '.join(odd)}; `dvc metrics show` names all", file=sys.stderr)
+        return 1
     found = table(tuple(asked.metrics))
     if found.empty:
         print("no experiments in this repository; `dvc exp run -S schedule=linear` makes one", file=sys.stderr)

@@ -51,7 +51,7 @@ def main() -> int:
     try:
         mend_lock()
         print(f"data: {get(asked[0] if asked else None)}")
-    except UserError as error:
+    except (UserError, OSError) as error:  # such as a full disk
         print(f"data: {error}", file=sys.stderr)
         return 1
     # Into DVC's cache, so that experiments in other folders find it; for MNIST this leaves data.dvc as it is in git.
@@ -173,7 +173,10 @@ def pin() -> str:
     """The md5 that data.dvc pins, or "the stand-in" once that was seen to be what it stands for."""
     if not Path("data.dvc").exists():
         raise UserError("data.dvc: not found; `git checkout data.dvc` brings it back")
-    found = yaml.safe_load(Path("data.dvc").read_text())["outs"][0]["md5"]
+    try:
+        found = yaml.safe_load(Path("data.dvc").read_text(encoding="utf-8"))["outs"][0]["md5"]
+    except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError):
+        raise UserError("data.dvc: not whole; `git checkout data.dvc` brings it back") from None
     return "the stand-in" if found in STAND_IN_PINS else found
 
 

@@ -12,7 +12,6 @@ of dvc.lock, which DVC does not write atomically: `lock_restored` counts how oft
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import re
@@ -30,7 +29,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.machine import describe
+from src.common import reports
 from stages.__main__ import NAMES
+from tools.get_data import whole_lock
 
 SETTINGS = {
     "train": {"steps": 150, "evaluate_interval": 50, "sample_interval": 50, "checkpoint_interval": 5, "warmup_steps": 5},
@@ -40,6 +41,7 @@ SETTINGS = {
     "sweep": {"samplers": ["ddim trailing", "dpmsolver++ logsnr"], "steps": [2, 4], "count": 60},
 }
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+begun: list[subprocess.Popen] = []  # with process groups of their own, which are to end with this process
 TIMED = {"plots/quality_over_steps.csv", "figures/quality_over_steps.png"}  # hold images per second: never twice the same
 
 
@@ -93,9 +95,7 @@ def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict
             wait_for_group(process.pid)
             if chosen != signal.SIGKILL:
                 found["slowest_end_s"] = max(found["slowest_end_s"], round(time.monotonic() - sent, 2))
-            try:
-                hashes(folder, stage)
-            except (yaml.YAMLError, LookupError, TypeError):
+            if not whole_lock(folder / "dvc.lock"):
                 (folder / "dvc.lock").write_bytes(lock)
                 found["lock_restored"] += 1
         found["resumed"] += bool(re.search("resuming (after step|with) [1-9]", run(folder, *again)))
@@ -106,6 +106,7 @@ def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict
 def begin(folder: Path, command: list[str], stage: str) -> tuple[subprocess.Popen, float]:
     """DVC, in a process group of its own, at the moment when it has started the stage; and that moment."""
     process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    begun.append(process)
     while process.poll() is None and not computes(process.pid, stage):
         time.sleep(0.02)
     return process, time.monotonic()
@@ -149,10 +150,12 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="stages at a time, each in its copy, on its cores")
     parser.add_argument("--report", type=Path, help="JSON file to write what was found to")
     asked = parser.parse_args()
+    if not Path("/proc").is_dir():
+        parser.error("it finds the processes of a stage by /proc, which Linux has")
     heed_interrupts()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // asked.jobs)))
     started, found = time.monotonic(), {}
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()[:12]
+    about = describe("dvc", "torch")
     with tempfile.TemporaryDirectory() as scratch, ThreadPool(asked.jobs) as pool:
         folder = Path(scratch) / "soak"
         prepare(folder)
@@ -161,15 +164,19 @@ def main() -> int:
             copy = shutil.copytree(folder, Path(scratch) / stage, symlinks=True)
             return stage, disturb(copy, stage, asked.kills, random.Random(f"{asked.seed} {stage}"))
 
-        for stage, counts in pool.imap(one, asked.stages):
-            found[stage] = counts
-            print(f"{stage}: {counts}", flush=True)
-        names = ("kills", "after_stage", "resumed", "mismatches", "lock_restored")
-        total = {name: sum(counts[name] for counts in found.values()) for name in names}
-        if asked.report:
-            report = {"commit": commit, "seed": asked.seed, "minutes": round((time.monotonic() - started) / 60, 1)}
-            report |= {"total": total, "stages": found} | describe("dvc", "torch")
-            asked.report.write_text(json.dumps(report, indent=2) + "\n")
+        try:
+            for stage, counts in pool.imap(one, asked.stages):
+                found[stage] = counts
+                print(f"{stage}: {counts}", flush=True)
+                if asked.report:
+                    names = ("kills", "after_stage", "resumed", "mismatches", "lock_restored")
+                    report = {"seed": asked.seed, "minutes": round((time.monotonic() - started) / 60, 1)}
+                    report["total"] = {name: sum(counts[name] for counts in found.values()) for name in names}
+                    reports.write_json(asked.report, report | {"stages": found} | about)
+        finally:
+            for process in begun:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
     table = Table("stage", *next(iter(found.values())))
     for stage, counts in found.items():
         table.add_row(stage, *map(str, counts.values()))

@@ -6,14 +6,14 @@ below 30. Prints the checklist; exits with 1 if a point does not hold. What was 
 
 from __future__ import annotations
 
-import json
 import sys
 import zipfile
 from pathlib import Path
 
 from PIL import Image
 
-from src import images
+from src import images, provenance
+from src.common.errors import UserError
 from src.common.files import replacing
 
 FOLDER, ARCHIVE, METRICS = Path("generated_images"), Path("submission/generated_images.zip"), Path("metrics/fid.json")
@@ -49,13 +49,16 @@ def checks(folder: Path, count: int) -> list[tuple[str, str]]:
 
 def fid(metrics: Path, folder: Path, count: int) -> tuple[float | None, str]:
     """The FID that was measured of these very images, or None, and where it is from or how to get it."""
-    found = json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else {}
-    if found.get("fid") is None:
+    try:
+        found = provenance.read(metrics, ("fid", "pixels")) if metrics.exists() else {"fid": None}
+    except UserError as error:
+        return None, str(error)
+    if found["fid"] is None:
         return None, "not measured; `dvc exp run -S fid.inception=always fid` does it, where Inception's weights can be had"
     digest = images.PixelDigest()
     for batch in images.stream(folder, count):
         digest.add(batch)
-    if digest.hex() != found.get("pixels"):
+    if digest.hex() != found["pixels"]:
         return None, f"{metrics} is of other images; `dvc repro fid` measures these"
     return found["fid"], str(metrics)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -40,7 +41,10 @@ def timings() -> Table:
     table = Table(title="Stages", title_justify="left")
     for column in ("stage", "time", "peak memory"):
         table.add_column(column, justify="left" if column == "stage" else "right")
-    ran = {record["stage"]: record for record in map(json.loads, LOG.read_text().splitlines())} if LOG.exists() else {}
+    ran = {}
+    for line in LOG.read_text().splitlines() if LOG.exists() else []:
+        with contextlib.suppress(ValueError):  # a line that was cut short
+            ran |= {(record := json.loads(line))["stage"]: record}
     for stage in NAMES:
         record = ran.get(stage)
         if record:

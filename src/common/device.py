@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -26,6 +28,13 @@ def best() -> torch.device:
     if number >= there:
         raise UserError(f"launcher: process {number + 1} of this machine finds {there} GPUs; start no more processes than that")
     return torch.device("cuda", number)
+
+
+def processor() -> str:
+    """The CPU's name, as Linux tells it; elsewhere its kind."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def name(device: torch.device) -> str:
