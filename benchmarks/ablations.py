@@ -92,7 +92,7 @@ def main() -> None:
         print(markdown(json.loads(RESULT.read_text())))
         return
     variants = [DEFAULT, *(name for name in asked.only if name != DEFAULT)]
-    data, defaults = mnist(), params.load()
+    about, data, defaults = describe("torch"), mnist(), params.load()
     instrument, _ = classifier.load("models/classifier.safetensors")
     reference = frechet.load("reference/digits.npz", classifier.FEATURES)
     rows: list[dict] = []
@@ -109,7 +109,7 @@ def main() -> None:
                 | {"broken": strokes.broken(pixels), "heldout_loss": float(loss.mean())}
             )
             print(rows[-1], flush=True)
-            found = {"seconds": asked.seconds, "count": asked.count, "variants": summary(rows), "rows": rows} | describe("torch")
+            found = {"seconds": asked.seconds, "count": asked.count, "variants": summary(rows), "rows": rows} | about
             reports.write_json(RESULT, found)
 
 

@@ -105,7 +105,7 @@ def report(whole: list[float], alone: list[float], images: int, count: int) -> d
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    rounds, about = parser.parse_args().rounds, describe("torch")
     keep_freed_memory()  # as stages do
     p = params.load()
     side, channels = Shape().image_size, Shape().channels
@@ -143,7 +143,7 @@ def main() -> None:
     torch.set_num_threads(threads)
     evaluation = report(whole, alone, batch, flops(draw)) | {"threads": 1}
 
-    result = describe("torch") | {
+    result = about | {
         "rounds": rounds, "type": str(dtype).removeprefix("torch."), "training": training, "evaluation": evaluation
     }
     path = Path("benchmarks/results/arithmetic.json")

@@ -82,7 +82,7 @@ def first_images(browser) -> tuple[float, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    rounds, about = parser.parse_args().rounds, describe("streamlit", "playwright", "torch")
     if not CHROMIUM:
         print("demo: not timed, there is no Chromium in the path")
         return
@@ -94,7 +94,7 @@ def main() -> None:
         "rounds": rounds, "first_visitor": round(statistics.median(first for first, _ in found), 2),
         "next_visitor": round(statistics.median(later for _, later in found), 2),
     }
-    reports.write_json(RESULT, {"seconds": seconds} | describe("streamlit", "playwright", "torch"))
+    reports.write_json(RESULT, {"seconds": seconds} | about)
     print(json.dumps(seconds, indent=2))
 
 

@@ -194,7 +194,7 @@ def main() -> None:
         print(pd.DataFrame(projected(params.load())).T.to_string())
         return
     keep_freed_memory()  # as stages do
-    rounds = asked.rounds
+    rounds, about = asked.rounds, describe("torch")
     p, threads = params.load(), torch.get_num_threads()
     works = [Work(setting, p) for setting in SETTINGS]
     for work in works:
@@ -216,7 +216,7 @@ def main() -> None:
     points = [
         vars(s) | {"seconds": {what: statistics.median(s.seconds[what]) for what in exponents[s.axis]}} for s in SETTINGS
     ]
-    found = {"exponents": exponents, "points": points, "rounds": rounds} | describe("torch")
+    found = {"exponents": exponents, "points": points, "rounds": rounds} | about
     reports.write_json(RESULT, found)
     print(json.dumps(exponents, indent=2))
     figures.save(picture(points, exponents), PICTURE, 200)

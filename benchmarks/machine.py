@@ -18,7 +18,7 @@ def describe(*packages: str) -> dict:
     def git(*command: str) -> str:
         return subprocess.run(["git", *command], capture_output=True, text=True).stdout.strip()
 
-    code = ("src", "stages", "tools", "tests", "benchmarks/*.py", "params.yaml", "constraints.txt")
+    code = ("src", "stages", "tools", "tests", "benchmarks/*.py", "app.py", "dvc.yaml", "params.yaml", "constraints.txt")
     changed = "-dirty" if git("status", "--porcelain", "--", *code) else ""
     return {
         "machine": {

@@ -47,7 +47,7 @@ def experiment_adds(folder: Path, steps: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = range(parser.parse_args().rounds)
+    rounds, about = range(parser.parse_args().rounds), describe("dvc", "torch")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "pipeline"
         prepare(folder)
@@ -60,7 +60,7 @@ def main() -> None:
                 for name in NAMES
             },
         }
-    reports.write_json(RESULT, {"rounds": len(rounds)} | found | describe("dvc", "torch"))
+    reports.write_json(RESULT, {"rounds": len(rounds)} | found | about)
     print(RESULT.read_text())
 
 

@@ -76,7 +76,7 @@ def main() -> None:
     if asked.one:
         print(json.dumps(measured(asked.one)))
         return
-    switches = there()
+    switches, about = there(), describe("torch")
     if not switches:
         return
     rounds, order = [], [ALL, *switches]
@@ -99,7 +99,7 @@ def main() -> None:
         }
         for what in ("train", "sample")
     }
-    reports.write_json(RESULT, result | {"rounds": asked.rounds} | describe("torch"))
+    reports.write_json(RESULT, result | {"rounds": asked.rounds} | about)
     print(RESULT.read_text())
 
 

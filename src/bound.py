@@ -75,7 +75,7 @@ def reconstruction_nats(schedule: Schedule, images: Tensor, random: torch.Genera
     level = math.sqrt((1 - schedule.alpha_bar[0]) / schedule.alpha_bar[0]) * 127.5  # noise in grey levels
     grey = torch.arange(256, dtype=torch.float64)
     found = []
-    for part in images.split(max(1, 2**16 // images[0].numel())):  # takes 256 times their memory, in float64
+    for part in images.split(max(1, 2**14 // images[0].numel())):  # takes 256 times their memory, in float64
         seen = part.double() + level * torch.randn(part.shape, generator=random, dtype=torch.float64)
         logits = -((seen[..., None] - grey) ** 2) / (2 * level**2)
         found.append(-logits.log_softmax(-1).gather(-1, part.long()[..., None]).sum(dim=(1, 2, 3, 4)))

@@ -26,8 +26,9 @@ def main() -> None:
     data = metrics["data"]
     for name, found in metrics.items():
         provenance.expect(f"metrics/{name}.json, its data set", found["dataset_fingerprint"], data["dataset_fingerprint"])
-        for key in {"model", "pixels"} & set(found):
-            provenance.expect(f"metrics/{name}.json, its {key}", found[key], metrics["fid"].get(key))
+        for key in ("pixels", "model"):
+            if key in found:
+                provenance.expect(f"metrics/{name}.json, its {key}", found[key], metrics["fid"].get(key))
     parameters = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     shape = f"{data['image_size']}x{data['image_size']}, {'RGB' if data['channels'] == 3 else 'grey'}"
     run = [

@@ -148,9 +148,10 @@ def test_other_training_and_back_comes_from_the_run_cache_too(copy):
 
 
 def test_everything_from_scratch_gives_the_same_bits(copy):
-    before = {stage: hashes(copy, stage) for stage in NAMES}
+    stages = [stage for stage in NAMES if stage != "report"]  # which tells of commits, and shows times
+    before = {stage: hashes(copy, stage) for stage in stages}
     done = run("dvc", "repro", "--force", "--no-run-cache", cwd=copy)
-    assert len(ran(done)) == len(NAMES) and {stage: hashes(copy, stage) for stage in NAMES} == before
+    assert len(ran(done)) == len(NAMES) and {stage: hashes(copy, stage) for stage in stages} == before
 
 
 MODEL_FILES = ["models/model.safetensors", "models/last.safetensors", "plots/learning_curve.csv", "metrics/train.json"]
