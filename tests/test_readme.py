@@ -7,6 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
+from stages.__main__ import NAMES
 from tests.conftest import ROOT, clone_into, run
 
 README = (ROOT / "README.md").read_text()
@@ -34,6 +35,26 @@ def test_a_number_in_the_readme_is_the_one_in_the_metrics(name, value, real, spr
         else:
             plain = cell.replace(",", "").replace("%", "").strip()
             assert float(plain) == round(number * (100 if "%" in cell else 1), len(plain.partition(".")[2])), (name, cell)
+
+
+def test_times_in_the_readme_are_those_of_the_committed_run():
+    """benchmarks/results/stages.jsonl is what the stages noted in .scratch/ as they ran."""
+    log = (ROOT / "benchmarks/results/stages.jsonl").read_text().splitlines()
+    ran = {record["stage"]: record for record in map(json.loads, log)}
+    told = {
+        name: re.search(rf"^\| {name} \|(.+)\|$", README, re.MULTILINE)[1].split("|")
+        for name in ("stage", "time", "peak memory, MiB")
+    }
+    stages = [stage.strip() for stage in told["stage"][:-1]]
+
+    def lasting(seconds: float) -> str:
+        minutes, seconds = divmod(round(seconds), 60)
+        return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+    seconds = [ran[stage]["seconds"] for stage in stages]
+    assert stages == list(NAMES) and set(ran) == set(NAMES)
+    assert [time.strip() for time in told["time"]] == [*map(lasting, seconds), lasting(sum(seconds))]
+    assert [peak.strip() for peak in told["peak memory, MiB"][:-1]] == [str(ran[stage]["peak_mib"]) for stage in stages]
 
 
 def test_numbers_in_the_table_of_metrics_are_those_in_the_metrics():
