@@ -284,8 +284,10 @@ def lasting(seconds: float) -> str:
 
 def quality(row: dict) -> str:
     """Precision, of how many images, and the distance beside that of as many real ones, where it is told."""
-    distance = row["fd_digits"] is not None and f"; {row['fd_digits']:.1f} ({row['fd_digits_of_as_many_real']:.1f})"
-    return f"{row['precision']:.3f} of {row['drawn']:,}{distance or ''}"
+    told = f"{row['precision']:.3f} of {row['drawn']:,}"
+    if row["fd_digits"] is None:
+        return told
+    return f"{told}; {row['fd_digits']:.1f} ({row['fd_digits_of_as_many_real']:.1f})"
 
 
 def markdown(found: dict) -> str:

@@ -7,6 +7,7 @@ import sys
 import pandas as pd
 import pytest
 
+from benchmarks import peers
 from stages.__main__ import NAMES
 from tests.conftest import ROOT, clone_into, run
 
@@ -118,7 +119,7 @@ def test_pictures_in_git_are_figures_and_generated_images_alone():
     tracked = run("git", "ls-files", cwd=ROOT).stdout.splitlines()
     suffixes = (".png", ".gz", ".zip", ".npy", ".jpg", ".gif")
     assert sorted(path for path in tracked if path.endswith(suffixes)) == [
-        "docs/pictures/demo.png", "docs/pictures/growth.png", "docs/pictures/shapes.png", *(f"figures/{name}" for name in (
+        *(f"docs/pictures/{name}.png" for name in ("demo", "growth", "peers", "shapes")), *(f"figures/{name}" for name in (
             "learning_curve.png", "loss_by_noise_level.png", "quality_over_steps.png", "reverse_process.gif",
             "reverse_process.png", "samples_by_class.png", "schedules.png",
         ))
@@ -147,3 +148,7 @@ def test_the_benchmark_in_the_readme_is_the_committed_one():
     tools = ("ours", "pytorch-fid", "clean-fid", "torch-fidelity")
     assert seconds == [f"{result['tools'][tool]['seconds']:.0f}" for tool in tools]
     assert times == f"{result['fastest_peer_over_ours']:.2f}" and result["rounds"] == 3 and result["images"] == 2000
+
+
+def test_the_table_of_peers_in_the_readme_is_the_committed_one():
+    assert peers.markdown(json.loads((ROOT / "benchmarks/results/peers.json").read_text())) in README
