@@ -112,7 +112,7 @@ def test_files_in_the_readme_exist():
             assert (page.parent / link).resolve().relative_to(ROOT).as_posix() in tracked, (page.name, link)
     for block in re.findall(r"^ {4}(?: {4})?(\S+)(?: (\S+/))* {2,}", README, re.MULTILINE):
         for name in filter(None, block):
-            assert any(path == name or path.startswith(name) for path in tracked), name
+            assert any(f"/{name}" in f"/{path}" for path in tracked), name
 
 
 def test_pictures_in_git_are_figures_and_generated_images_alone():
