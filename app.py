@@ -23,7 +23,8 @@ from src.request import MOST_GUIDANCE, MOST_IMAGES, MOST_SEED, MOST_STEPS, Reque
 from src.trajectory import Trajectory
 
 METHODS = {
-    "sde-dpmsolver++": "DPM-Solver++ with fresh noise", "dpmsolver++": "DPM-Solver++(2M)", "ddim": "DDIM", "ddpm": "DDPM",
+    "sa-solver": "SA-Solver", "sde-dpmsolver++": "DPM-Solver++ with fresh noise", "dpmsolver++": "DPM-Solver++(2M)",
+    "ddim": "DDIM", "ddpm": "DDPM",
 }
 SPACINGS = {"logsnr": "equal in log-SNR", "trailing": "equal in t, from the end", "leading": "equal in t, from the start"}
 MOST_DIGITS = 12  # of a number

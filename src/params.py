@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from src.common.errors import UserError
 
 MOST_TIMESTEPS = 100_000
-MOST_ETA = {"ddim": 1.0, "sde-dpmsolver++": 2.0}  # of other methods eta has no meaning
+MOST_ETA = {"ddim": 1.0, "sde-dpmsolver++": 2.0, "sa-solver": 2.0}  # of other methods eta has no meaning
 MOST_TOLD = 500  # characters of what was found: YAML's aliases can make a few bytes very large
 
 
@@ -53,7 +53,7 @@ def _sampler_exists(name: str) -> str:
 
 
 SamplerName = Annotated[  # method, spacing, and eta where it is not 0
-    str, Field(pattern=r"^(ddpm|ddim|dpmsolver\+\+|sde-dpmsolver\+\+) (leading|trailing|logsnr)( (2|[01](\.\d+)?))?$"),
+    str, Field(pattern=r"^(ddpm|ddim|dpmsolver\+\+|sde-dpmsolver\+\+|sa-solver) (leading|trailing|logsnr)( (2|[01](\.\d+)?))?$"),
     AfterValidator(_sampler_exists),
 ]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -124,7 +124,7 @@ class Train(Section):
 
 
 class Sample(Section):
-    method: Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++"]
+    method: Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "sa-solver"]
     steps: Count
     spacing: Literal["leading", "trailing", "logsnr"]
     eta: Annotated[Float, Field(ge=0, le=max(MOST_ETA.values()))]

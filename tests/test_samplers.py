@@ -1,7 +1,10 @@
+import inspect
+import textwrap
+
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
-from diffusers.schedulers import scheduling_ddpm
+from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, SASolverScheduler
+from diffusers.schedulers import scheduling_ddpm, scheduling_sasolver
 
 from src.common.dataset import to_pixels
 from src.common.errors import UserError
@@ -126,6 +129,39 @@ def test_the_stochastic_solver_equals_diffusers(schedule, steps, spacing, predic
     torch.testing.assert_close(last.x0, expected, rtol=1e-3, atol=1e-3)  # its sigmas are float32
 
 
+class AsInThePaper(SASolverScheduler):
+    """Theirs adds a term to both formulas of order 2, "for few steps sampling", that the paper has not."""
+
+    for name in ("stochastic_adams_bashforth_update", "stochastic_adams_moulton_update"):
+        source = textwrap.dedent(inspect.getsource(getattr(SASolverScheduler, name)))
+        assert source.count("order == 2") == 1
+        exec(source.replace("order == 2", "False"), vars(scheduling_sasolver), locals())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("steps", [1, 2, 5, 20])
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("spacing", ["trailing", "logsnr"])
+def test_sa_solver_equals_diffusers(schedule, steps, eta, spacing, prediction, monkeypatch):
+    ours, theirs = Draws(steps + 1), Draws(steps + 1)
+    monkeypatch.setattr(scheduling_sasolver, "randn_tensor", lambda *args, **kwargs: theirs())
+    model, scheduler = both(
+        prediction, schedule, AsInThePaper, predictor_order=2, corrector_order=2, tau_func=lambda t: eta**0.5,
+        lower_order_final=False,
+    )
+    timesteps = model.schedule.sampling_timesteps(steps, spacing)
+    alpha_bars = model.schedule.alpha_bar[[*timesteps, 0]]
+    scheduler.set_timesteps(steps)
+    scheduler.set_begin_index(0)
+    scheduler.timesteps, scheduler.sigmas = torch.tensor(timesteps), ((1 - alpha_bars) / alpha_bars).sqrt()
+    *_, last = sample(model, ours, timesteps, "sa-solver", eta, label=LABEL, clip=False)
+    x = theirs()
+    for t in timesteps:
+        x = scheduler.step(model.unet(x, torch.full((len(x),), t), LABEL), t, x).prev_sample
+    torch.testing.assert_close(last.x0, scheduler.model_outputs[-1], rtol=1e-6, atol=1e-6)  # of x0; theirs takes a last step
+
+
 @torch.no_grad()
 def test_the_stochastic_solver_without_noise_is_dpm_solver(prediction):
     model, _ = both(prediction, "cosine", DDIMScheduler)
@@ -137,7 +173,10 @@ def test_the_stochastic_solver_without_noise_is_dpm_solver(prediction):
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "method, eta", [("ddim", 0.5), ("sde-dpmsolver++", 0.5), ("sde-dpmsolver++", 1.5), ("sde-dpmsolver++", 2.0)]
+    "method, eta", [
+        ("ddim", 0.5), ("sde-dpmsolver++", 0.5), ("sde-dpmsolver++", 1.5), ("sde-dpmsolver++", 2.0), ("sa-solver", 0.5),
+        ("sa-solver", 1.0), ("sa-solver", 2.0),
+    ],
 )
 def test_fresh_noise_of_any_share_leaves_the_distribution_as_it_is(method, eta):
     """Pixels that are normal with deviation 0.4 have a denoiser in closed form; many small steps end in that deviation."""
@@ -155,7 +194,9 @@ def test_fresh_noise_of_any_share_leaves_the_distribution_as_it_is(method, eta):
 
 @torch.no_grad()
 @pytest.mark.parametrize(
-    "method, eta", [("ddim", 0.0), ("ddim", 0.7), ("ddpm", 0.0), ("dpmsolver++", 0.0), ("sde-dpmsolver++", 0.5)]
+    "method, eta", [
+        ("ddim", 0.0), ("ddim", 0.7), ("ddpm", 0.0), ("dpmsolver++", 0.0), ("sde-dpmsolver++", 0.5), ("sa-solver", 0.5),
+    ],
 )
 def test_image_k_does_not_depend_on_the_rest_of_its_batch(method, eta):
     model = denoiser()
