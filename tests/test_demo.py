@@ -137,7 +137,7 @@ def test_two_samplers_are_compared_from_the_same_noise(folder, computed):
 
 
 @pytest.mark.parametrize("kind, key, value", [
-    ("slider", "second_eta_sde-dpmsolver++", 0.5), ("selectbox", "second_spacing", "trailing"),
+    ("slider", "second_eta_sa-solver", 0.5), ("selectbox", "second_spacing", "trailing"),
     ("slider", "second_guidance", 2.0),
 ])
 def test_a_sampler_is_compared_with_itself_and_the_difference_is_told(folder, params, kind, key, value):
