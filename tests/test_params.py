@@ -38,7 +38,7 @@ def test_small_numbers_are_read_however_they_are_written(tmp_path, number):
         ("  label_dropout: 0.1", "  label_dropout: 1.5", "model.label_dropout"),
         ("  multipliers: ", "  multipliers: 3 # ", "model.multipliers: .*list"),
         ("  accumulation: 1", "  accumulation: 3", "train: accumulation .3. must divide batch_size"),
-        ("  label_dropout: 0.1 ", "  label_dropout: 0 ", "sample.guidance .1.6. must be 1 where model.label_dropout is 0"),
+        ("  label_dropout: 0.1 ", "  label_dropout: 0 ", "sample.guidance .1.8. must be 1 where model.label_dropout is 0"),
         ("  guide_at: 0.08 ", "  guide_at: 0 ", "sample.autoguidance .1.8. must be 1 where train.guide_at is 0"),
         ("beta_start: 1.0e-4", "beta_start: 0.5", "beta_start .0.5. must not exceed beta_end"),
         ("  steps: 13 ", "  steps: 2000 ", "sample.steps .2000. must not exceed timesteps"),
