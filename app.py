@@ -150,7 +150,7 @@ def how_to_draw(key: str, models: dict[str, Path], settings: params.Sample, want
         )
         eta = 0.0
         if method in MOST_ETA:
-            usual = settings.eta if method == settings.method else 0.0
+            usual = settings.eta if method == settings.method else 0.0 if method == "ddim" else 1.0
             eta = st.slider(
                 "Fresh noise (eta)", 0.0, MOST_ETA[method], usual, 0.05, key=f"{key}_eta_{method}", help="1: as much as the "
                 "reverse diffusion has; 0: none, the image follows from the first noise alone",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -45,18 +46,26 @@ def _ascending(interval: list[float]) -> list[float]:
 Interval = Annotated[list[Float], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
 
 
+Method = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "sa-solver"]
+Spacing = Literal["leading", "trailing", "logsnr"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
 def _sampler_exists(name: str) -> str:
-    method, _, *eta = name.split()
-    if eta and float(eta[0]) > MOST_ETA.get(method, 0):
-        raise ValueError(f"expected an eta of at most 1 for ddim, and none for ddpm and dpmsolver++, found {name!r}")
+    found = re.fullmatch(r"(\S+) (\S+)( \d+(\.\d+)?)?", name)
+    if not found or found[1] not in get_args(Method) or found[2] not in get_args(Spacing):
+        raise ValueError(
+            f'expected "METHOD SPACING" or "METHOD SPACING ETA", such as "sa-solver logsnr 1", where METHOD is one of '
+            f"{', '.join(get_args(Method))} and SPACING one of {', '.join(get_args(Spacing))}; found {name!r}"
+        )
+    most = MOST_ETA.get(found[1])
+    if found[3] and (most is None or float(found[3]) > most):
+        allowed = "no eta" if most is None else f"an eta of at most {most:g}"
+        raise ValueError(f"expected {allowed} for {found[1]}, found {name!r}")
     return name
 
 
-SamplerName = Annotated[  # method, spacing, and eta where it is not 0
-    str, Field(pattern=r"^(ddpm|ddim|dpmsolver\+\+|sde-dpmsolver\+\+|sa-solver) (leading|trailing|logsnr)( (2|[01](\.\d+)?))?$"),
-    AfterValidator(_sampler_exists),
-]
-Precision = Literal["auto", "float32", "bfloat16"]
+SamplerName = Annotated[str, AfterValidator(_sampler_exists)]  # method, spacing, and eta where it is not 0
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -124,9 +133,9 @@ class Train(Section):
 
 
 class Sample(Section):
-    method: Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "sa-solver"]
+    method: Method
     steps: Count
-    spacing: Literal["leading", "trailing", "logsnr"]
+    spacing: Spacing
     eta: Annotated[Float, Field(ge=0, le=max(MOST_ETA.values()))]
     guidance: NotNegative
     guidance_interval: Interval | None

@@ -44,6 +44,8 @@ def test_small_numbers_are_read_however_they_are_written(tmp_path, number):
         ("  steps: 13 ", "  steps: 2000 ", "sample.steps .2000. must not exceed timesteps"),
         ("  eta: 1.0", "  eta: 2.5", "sample.eta"),
         ("ddim trailing,", "ddim trailing 1.5,", "sweep.samplers.0: expected an eta of at most 1 for ddim"),
+        ("ddim trailing,", "plms trailing,", "sweep.samplers.0: expected .*such as .sa-solver logsnr 1.*found 'plms trailing'"),
+        ("ddim trailing,", "dpmsolver++ logsnr 1,", "sweep.samplers.0: expected no eta for dpmsolver"),
         ("  statistics: null", "  statistics: ../../x.npz", "fid.statistics"),
         ("unpack:", "unpack: [", "not valid YAML"),
     ],

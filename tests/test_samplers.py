@@ -130,7 +130,7 @@ def test_the_stochastic_solver_equals_diffusers(schedule, steps, spacing, predic
 
 
 class AsInThePaper(SASolverScheduler):
-    """Theirs adds a term to both formulas of order 2, "for few steps sampling", that the paper has not."""
+    """Theirs adds a term to both formulas of order 2, as the authors' code does for few steps; ours is the formula without it."""
 
     for name in ("stochastic_adams_bashforth_update", "stochastic_adams_moulton_update"):
         source = textwrap.dedent(inspect.getsource(getattr(SASolverScheduler, name)))
@@ -140,7 +140,7 @@ class AsInThePaper(SASolverScheduler):
 
 @torch.no_grad()
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-@pytest.mark.parametrize("steps", [1, 2, 5, 20])
+@pytest.mark.parametrize("steps", [2, 3, 5, 20])
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("spacing", ["trailing", "logsnr"])
 def test_sa_solver_equals_diffusers(schedule, steps, eta, spacing, prediction, monkeypatch):
@@ -163,10 +163,10 @@ def test_sa_solver_equals_diffusers(schedule, steps, eta, spacing, prediction, m
 
 
 @torch.no_grad()
-def test_the_stochastic_solver_without_noise_is_dpm_solver(prediction):
+def test_dpm_solver_has_no_noise_whatever_eta_says(prediction):
     model, _ = both(prediction, "cosine", DDIMScheduler)
     timesteps = model.schedule.sampling_timesteps(9, "logsnr")
-    *_, plain = sample(model, Draws(1), timesteps, "dpmsolver++", guidance=2.0, guidance_interval=(-3.0, 1.0), label=LABEL)
+    *_, plain = sample(model, Draws(1), timesteps, "dpmsolver++", 1.0, 2.0, (-3.0, 1.0), label=LABEL)
     *_, none = sample(model, Draws(1), timesteps, "sde-dpmsolver++", 0.0, 2.0, (-3.0, 1.0), label=LABEL)
     torch.testing.assert_close(none.x0, plain.x0, rtol=1e-9, atol=1e-9)
 

@@ -12,14 +12,28 @@ from rich.table import Table
 
 from stages.__main__ import LOG, NAMES
 
+PICTURES = {
+    "figures": "for the report", "generated_images": "", "training_samples": "on the way",
+    "memorisation": "generated beside the nearest training images",
+}
+
 
 def main() -> None:
     console = Console(highlight=False)
     console.print(metrics())
     console.print(timings())
-    console.print("Pictures: figures/ (for the report), generated_images/, training_samples/ (on the way),")
-    console.print("          memorisation/ (generated beside the nearest training images)")
-    console.print("Next: dvc exp run -S schedule=linear, then dvc metrics diff; README.md has more")
+    if pixels("quality") != pixels("fid"):
+        console.print("quality and spread are of other images than fid: dvc repro, with the data, brings them up to date")
+    there = [f"{folder}/ ({what})" if what else f"{folder}/" for folder, what in PICTURES.items() if Path(folder).is_dir()]
+    console.print(f"Pictures: {', '.join(there)}")
+    change = "schedule=linear" if Path("data").is_dir() else "sample.steps=30 --allow-missing figures"
+    console.print(f"Next: dvc exp run -S {change}, then dvc metrics diff; README.md has more")
+
+
+def pixels(stage: str) -> str | None:
+    """The fingerprint of the images that a file of metrics is of."""
+    path = Path(f"metrics/{stage}.json")
+    return json.loads(path.read_text()).get("pixels") if path.exists() else None
 
 
 def metrics() -> Table:
@@ -51,7 +65,7 @@ def timings() -> Table:
             minutes, seconds = divmod(round(record["seconds"]), 60)
             table.add_row(stage, f"{minutes} min {seconds:02d} s", f"{record['peak_mib']} MiB")
         else:
-            table.add_row(stage, "unchanged: not run", "")
+            table.add_row(stage, "not run", "")
     minutes, seconds = divmod(round(sum(record["seconds"] for record in ran.values())), 60)
     table.add_section()
     table.add_row("all", f"{minutes} min {seconds:02d} s", "")
