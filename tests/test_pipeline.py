@@ -704,6 +704,16 @@ def test_the_summary_shows_metrics_stages_and_pictures(copy):
     shown = run("python", "-m", "tools.summary", cwd=copy, COLUMNS="120").stdout
     assert "fd_digits" in shown and "not measured" in shown and "figures/" in shown
     assert all(re.search(rf"│ {stage} +│ +\d+ min \d\d s +│ +\d+ MiB", shown) for stage in ("unpack", "train", "report"))
+    assert "memorisation/" in shown and "schedule=linear" in shown and "other images" not in shown
+
+
+def test_the_summary_tells_scores_of_other_images_and_names_only_pictures_that_are_there(tmp_path):
+    clone = clone_into(tmp_path / "clone")
+    quality = clone / "metrics/quality.json"
+    quality.write_text(json.dumps(json.loads(quality.read_text()) | {"pixels": "0123456789ab"}))
+    shown = run("python", "-m", "tools.summary", cwd=clone, COLUMNS="120").stdout
+    assert "quality and spread are of other images than fid" in shown and shown.count("not run") == len(NAMES)
+    assert "figures/" in shown and "memorisation/" not in shown and "--allow-missing" in shown
 
 
 def test_make_help_lists_every_target():
