@@ -46,6 +46,7 @@ def _ascending(interval: list[float]) -> list[float]:
 Interval = Annotated[list[Float], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
 
 
+# What src/diffusion has, said again: nothing of the network is imported to check a file.
 Method = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "sa-solver"]
 Spacing = Literal["leading", "trailing", "logsnr"]
 Precision = Literal["auto", "float32", "bfloat16"]

@@ -136,6 +136,14 @@ def test_two_samplers_are_compared_from_the_same_noise(folder, computed):
     assert where(page).count("Pure noise") == 2 and not page.exception
 
 
+def test_another_solver_with_fresh_noise_starts_with_some(folder):
+    page = start()
+    page.selectbox(key="first_method").set_value("sde-dpmsolver++").run()
+    assert page.slider(key="first_eta_sde-dpmsolver++").value == 1.0
+    page.selectbox(key="first_method").set_value("ddim").run()
+    assert page.slider(key="first_eta_ddim").value == 0.0
+
+
 @pytest.mark.parametrize("kind, key, value", [
     ("slider", "second_eta_sa-solver", 0.5), ("selectbox", "second_spacing", "trailing"),
     ("slider", "second_guidance", 2.0),

@@ -1,7 +1,10 @@
+from typing import get_args
+
 import pytest
 
 from src import params
 from src.common.errors import UserError
+from src.diffusion import samplers, schedule
 from tests.conftest import ROOT
 
 
@@ -45,6 +48,7 @@ def test_small_numbers_are_read_however_they_are_written(tmp_path, number):
         ("  eta: 1.0", "  eta: 2.5", "sample.eta"),
         ("ddim trailing,", "ddim trailing 1.5,", "sweep.samplers.0: expected an eta of at most 1 for ddim"),
         ("ddim trailing,", "plms trailing,", "sweep.samplers.0: expected .*such as .sa-solver logsnr 1.*found 'plms trailing'"),
+        ("ddim trailing,", "sa-solver logsnr 2.5,", "sweep.samplers.0: expected an eta of at most 2 for sa-solver"),
         ("ddim trailing,", "dpmsolver++ logsnr 1,", "sweep.samplers.0: expected no eta for dpmsolver"),
         ("  statistics: null", "  statistics: ../../x.npz", "fid.statistics"),
         ("unpack:", "unpack: [", "not valid YAML"),
@@ -61,6 +65,10 @@ def test_more_noise_than_the_reverse_diffusions_is_for_the_solver_alone(tmp_path
     path.write_text(path.read_text().replace("method: sa-solver ", "method: ddim "))
     with pytest.raises(UserError, match=r"sample: eta \(1.5\) must not exceed 1 for ddim"):
         params.load(path)
+
+
+def test_methods_and_spacings_are_those_that_there_are():
+    assert get_args(params.Method) == get_args(samplers.Method) and get_args(params.Spacing) == get_args(schedule.Spacing)
 
 
 def test_every_mistake_is_told_at_once(tmp_path):

@@ -110,9 +110,12 @@ def test_files_in_the_readme_exist():
     for page in (ROOT / "docs").glob("*.md"):
         for link in re.findall(r"\]\(([^)#:]+)[)#]", page.read_text()):
             assert (page.parent / link).resolve().relative_to(ROOT).as_posix() in tracked, (page.name, link)
-    for block in re.findall(r"^ {4}(?: {4})?(\S+)(?: (\S+/))* {2,}", README, re.MULTILINE):
+    folder = ""
+    for indent, *block in re.findall(r"^ {4}( {4})?(\S+)(?: (\S+/))* {2,}", README, re.MULTILINE):
+        folder = folder if indent else block[0]
         for name in filter(None, block):
-            assert any(f"/{name}" in f"/{path}" for path in tracked), name
+            listed = f"{folder}{name}" if indent else name
+            assert any(path == listed or path.startswith(listed) for path in tracked), listed
 
 
 def test_pictures_in_git_are_figures_and_generated_images_alone():

@@ -13,7 +13,7 @@ from rich.table import Table
 from stages.__main__ import LOG, NAMES
 
 PICTURES = {
-    "figures": "for the report", "generated_images": "", "training_samples": "on the way",
+    "figures": "for the report", "generated_images": "the samples", "training_samples": "on the way",
     "memorisation": "generated beside the nearest training images",
 }
 
@@ -24,10 +24,10 @@ def main() -> None:
     console.print(timings())
     if pixels("quality") != pixels("fid"):
         console.print("quality and spread are of other images than fid: dvc repro, with the data, brings them up to date")
-    there = [f"{folder}/ ({what})" if what else f"{folder}/" for folder, what in PICTURES.items() if Path(folder).is_dir()]
+    there = [f"{folder}/ ({what})" for folder, what in PICTURES.items() if Path(folder).is_dir()]
     console.print(f"Pictures: {', '.join(there)}")
-    change = "schedule=linear" if Path("data").is_dir() else "sample.steps=30 --allow-missing figures"
-    console.print(f"Next: dvc exp run -S {change}, then dvc metrics diff; README.md has more")
+    experiment = "-S schedule=linear" if Path("data").is_dir() else "--allow-missing -S sample.steps=30 figures"
+    console.print(f"Next: dvc exp run {experiment}, then dvc metrics diff; README.md has more")
 
 
 def pixels(stage: str) -> str | None:
