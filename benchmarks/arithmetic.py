@@ -1,13 +1,16 @@
-"""How much of a training step's and a network evaluation's time goes into convolutions and matrix products.
+"""The share of time that convolutions and matrix products take, in training and evaluation.
 
     python -m benchmarks.arithmetic [--rounds 5]
 
-The ceiling is measured, not taken from a data sheet: every convolution, linear layer and attention product of the network
-of params.yaml runs alone, in the same shapes, types and memory order and on as many threads, forward (and backward for
-training), and the times add up. The share is that sum over the time that a whole step takes: 1 would mean that nothing but
-these products costs anything. It is out of reach, since alone each runs again and again on what the caches hold already. An
-evaluation is of one batch on one core, as in sampling, which spends a little more on noise, solver and PNGs. Rounds take turns
-between both. Writes benchmarks/results/arithmetic.json.
+The ceiling is measured, not taken from a data sheet. Every convolution, linear layer and attention
+product of the network of params.yaml runs alone: in the same shapes, types and memory order, on as
+many threads, forward (and backward for training). Their times add up. The share is that sum over
+the time of a whole step; 1 would mean that nothing but these products costs anything. 1 is out of
+reach, since each product alone runs again and again on what the caches already hold.
+
+An evaluation is of one batch on one core, as in sampling, which spends a little more on noise,
+solver and PNGs. Rounds alternate between whole steps and products. Writes
+benchmarks/results/arithmetic.json.
 """
 
 from __future__ import annotations
@@ -17,46 +20,64 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.machine import describe
 from benchmarks.own import Shape, on_noise
 from src import params
-from src.allocator import keep_freed_memory
 from src.common import device, reports
+from src.common.allocator import keep_freed_memory
 from src.diffusion.unet import SelfAttention, UNet
+from src.training.trainer import Trainer
+from tools.machine import describe
+
+RESULT = Path("benchmarks/results/arithmetic.json")
 
 
-def products(network: UNet, x: Tensor, t: Tensor, label: Tensor) -> list[tuple[Callable, list[Tensor], bool]]:
-    """Every convolution, linear layer and attention product that one pass of `network` takes: a function, its inputs, and
-    whether the first of them wants a gradient: images and times do not."""
-    found: list[tuple[Callable, list[Tensor], bool]] = []
+class Product(NamedTuple):
+    """A convolution or matrix product: `function` of `inputs`."""
+
+    function: Callable
+    inputs: list[Tensor]
+    first_needs_gradient: bool  # false for images and times
+
+
+def products(network: UNet, x: Tensor, t: Tensor, label: Tensor) -> list[Product]:
+    """Every convolution, linear layer and attention product of one pass of `network`."""
+    noted: list[Product] = []
     first = (network.stem, network.time_embedding[0])
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         h = inputs[0]
         if isinstance(module, nn.Conv2d):
             weight = module.weight.detach().to(memory_format=torch.channels_last)
-            found.append((lambda a, w: F.conv2d(a, w, None, module.stride, module.padding), [h, weight], module not in first))
+            stride, padding = module.stride, module.padding
+
+            def convolve(a: Tensor, w: Tensor) -> Tensor:
+                return F.conv2d(a, w, None, stride, padding)
+
+            noted.append(Product(convolve, [h, weight], module not in first))
         elif isinstance(module, nn.Linear):
-            found.append((F.linear, [h, module.weight.detach()], module not in first))
+            noted.append(Product(F.linear, [h, module.weight.detach()], module not in first))
         else:
             B, C, H, W = h.shape
             q = torch.randn(B, module.heads, H * W, C // module.heads)
-            found.append((lambda q, k: q @ k.mT, [q, q.clone()], True))
-            found.append((torch.matmul, [torch.rand(B, module.heads, H * W, H * W), q], True))
+            attention = torch.rand(B, module.heads, H * W, H * W)
+            noted.append(Product(lambda q, k: q @ k.mT, [q, q.clone()], True))
+            noted.append(Product(torch.matmul, [attention, q], True))
 
     kinds = (nn.Conv2d, nn.Linear, SelfAttention)
-    hooks = [module.register_forward_pre_hook(note) for module in network.modules() if isinstance(module, kinds)]
+    modules = [module for module in network.modules() if isinstance(module, kinds)]
+    hooks = [module.register_forward_pre_hook(note) for module in modules]
     with torch.no_grad():
         network(x, t, label)
     for hook in hooks:
         hook.remove()
-    return found
+    return noted
 
 
 def timed(work: Callable[[], object], repeats: int) -> float:
@@ -68,23 +89,34 @@ def timed(work: Callable[[], object], repeats: int) -> float:
     return (time.perf_counter() - started) / repeats
 
 
-def ceiling(found: list[tuple[Callable, list[Tensor], bool]], dtype: torch.dtype, backward: bool, repeats: int) -> float:
+def ceiling(products: list[Product], dtype: torch.dtype, backward: bool, repeats: int) -> float:
     """Seconds that these products take alone, one after another."""
-    total = 0.0
-    for function, values, first_too in found:
-        inputs = [value.detach().to(dtype) for value in values]
-        if backward:
-            wanted = [value.requires_grad_() for value in (inputs if first_too else inputs[1:])]
-            gradient = torch.randn_like(function(*inputs).detach())
+    work = backward_work if backward else forward_work
+    return sum(timed(work(product, dtype), repeats) for product in products)
 
-            def work(function=function, inputs=inputs, wanted=wanted, gradient=gradient) -> object:
-                return torch.autograd.grad(function(*inputs), wanted, gradient)
-        else:
-            def work(function=function, inputs=inputs) -> object:
-                with torch.inference_mode():
-                    return function(*inputs)
-        total += timed(work, repeats)
-    return total
+
+def forward_work(product: Product, dtype: torch.dtype) -> Callable[[], object]:
+    inputs = [value.detach().to(dtype) for value in product.inputs]
+
+    def work() -> object:
+        with torch.inference_mode():
+            return product.function(*inputs)
+
+    return work
+
+
+def backward_work(product: Product, dtype: torch.dtype) -> Callable[[], object]:
+    """Forward and backward."""
+    inputs = [value.detach().to(dtype) for value in product.inputs]
+    learned = inputs if product.first_needs_gradient else inputs[1:]
+    for value in learned:
+        value.requires_grad_()
+    gradient = torch.randn_like(product.function(*inputs).detach())
+
+    def work() -> object:
+        return torch.autograd.grad(product.function(*inputs), learned, gradient)
+
+    return work
 
 
 def flops(work: Callable[[], object]) -> int:
@@ -94,61 +126,78 @@ def flops(work: Callable[[], object]) -> int:
 
 
 def report(whole: list[float], alone: list[float], images: int, count: int) -> dict:
+    """Rates and the share of the ceiling, from seconds of whole steps and of their products.
+
+    `count` are the operations of a step on so many `images`.
+    """
+    seconds, ceiling_seconds = statistics.median(whole), statistics.median(alone)
     return {
-        "images": images, "gflop_per_image": count / images / 1e9, "images_per_second": images / statistics.median(whole),
-        "gflop_per_second": count / statistics.median(whole) / 1e9,
-        "ceiling_gflop_per_second": count / statistics.median(alone) / 1e9,
-        "share_of_ceiling": statistics.median(alone) / statistics.median(whole),
+        "images": images,
+        "gflop_per_image": count / images / 1e9,
+        "images_per_second": images / seconds,
+        "gflop_per_second": count / seconds / 1e9,
+        "ceiling_gflop_per_second": count / ceiling_seconds / 1e9,
+        "share_of_ceiling": ceiling_seconds / seconds,
     }
 
 
+def inputs(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Noise, timesteps and classes of so many images of MNIST's shape."""
+    side = Shape().image_size
+    x = torch.randn(count, Shape().channels, side, side).to(memory_format=torch.channels_last)
+    return x, torch.full((count,), 500), torch.zeros(count, dtype=torch.long)
+
+
+def measure_training(p: params.Params, trainer: Trainer, rounds: int) -> dict:
+    model, steps = trainer.denoiser, trainer.run()
+    dtype = getattr(torch, device.precision(p.train.precision, torch.device("cpu")))
+    batch = p.train.batch_size
+    of_batch = products(model.unet, *inputs(batch))
+    whole, alone = [], []
+    for _ in range(rounds):
+        whole.append(timed(lambda: next(steps), 10))
+        alone.append(ceiling(of_batch, dtype, True, 5))
+    work = inputs(batch)
+    return report(whole, alone, batch, flops(lambda: model(*work).sum().backward()))
+
+
+def measure_evaluation(p: params.Params, trainer: Trainer, rounds: int) -> dict:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # each core draws batches of its own
+    batch, averaged = p.sample.batch_size, trainer.averaged
+    work = inputs(batch)
+    averaged.precision = device.precision(p.sample.precision, torch.device("cpu"))
+    of_batch = products(averaged.unet, *work)
+
+    def evaluate() -> None:
+        with torch.inference_mode():
+            averaged.predict_x0(*work)
+
+    whole, alone = [], []
+    for _ in range(rounds):
+        whole.append(timed(evaluate, 5))
+        alone.append(ceiling(of_batch, getattr(torch, averaged.precision), False, 5))
+    torch.set_num_threads(threads)
+    return report(whole, alone, batch, flops(evaluate)) | {"threads": 1}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     rounds, about = parser.parse_args().rounds, describe("torch")
     keep_freed_memory()  # as stages do
     p = params.load()
-    side, channels = Shape().image_size, Shape().channels
     trainer = on_noise(p, Shape())
-    model, steps = trainer.denoiser, trainer.run()
-    dtype = getattr(torch, device.precision(p.train.precision, torch.device("cpu")))
-
-    def inputs(count: int) -> tuple[Tensor, Tensor, Tensor]:
-        x = torch.randn(count, channels, side, side).to(memory_format=torch.channels_last)
-        return x, torch.full((count,), 500), torch.zeros(count, dtype=torch.long)
-
-    batch = p.train.batch_size
-    found = products(model.unet, *inputs(batch))
-    whole, alone = [], []
-    for _ in range(rounds):
-        whole.append(timed(lambda: next(steps), 10))
-        alone.append(ceiling(found, dtype, True, 5))
-    work = inputs(batch)
-    training = report(whole, alone, batch, flops(lambda: model(*work).sum().backward()))
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # each core draws batches of its own
-    batch, whole, alone = p.sample.batch_size, [], []
-    work, averaged = inputs(batch), trainer.averaged
-    averaged.precision = device.precision(p.sample.precision, torch.device("cpu"))
-    found = products(averaged.unet, *work)
-
-    def draw() -> None:
-        with torch.inference_mode():
-            averaged.predict_x0(*work)
-
-    for _ in range(rounds):
-        whole.append(timed(draw, 5))
-        alone.append(ceiling(found, getattr(torch, averaged.precision), False, 5))
-    torch.set_num_threads(threads)
-    evaluation = report(whole, alone, batch, flops(draw)) | {"threads": 1}
-
     result = about | {
-        "rounds": rounds, "type": str(dtype).removeprefix("torch."), "training": training, "evaluation": evaluation
+        "rounds": rounds,
+        "type": device.precision(p.train.precision, torch.device("cpu")),
+        "training": measure_training(p, trainer, rounds),
+        "evaluation": measure_evaluation(p, trainer, rounds),
     }
-    path = Path("benchmarks/results/arithmetic.json")
-    reports.write_json(path, result)
-    print(path.read_text())
+    reports.write_json(RESULT, result)
+    print(RESULT.read_text())
 
 
 if __name__ == "__main__":

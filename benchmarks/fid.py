@@ -1,11 +1,13 @@
-"""Our `fid` against pytorch-fid, clean-fid and torch-fidelity: the same images, reference and weights, one after another.
+"""Our `fid` against pytorch-fid, clean-fid and torch-fidelity.
 
-    python -m benchmarks.fid [--images 2000] [--rounds 3] [folder of RGB PNGs, such as generated_images]
+    python -m benchmarks.fid [--images 2000] [--rounds 3] [folder of RGB PNGs]
 
-Every round starts each tool anew in a process of its own and times the whole of it; tools take turns, so that a slow
-spell of the machine meets all. Peers run with their own defaults for batch size and worker processes. Without the real
-weights in TORCH_HOME a seeded stand-in takes their place: the values then mean nothing, but must agree. torch-fidelity
-resizes as TensorFlow 1 did, so its value differs by design. Writes benchmarks/results/fid_IMAGES.json after each round.
+All get the same images (default: generated_images), reference and weights. Every round runs each
+tool in a new process and times the whole of it. Tools take turns, so that a slow spell of the
+machine meets all. Peers run with their own defaults for batch size and worker processes. Without
+the real weights in TORCH_HOME a seeded stand-in takes their place: the values then mean nothing,
+but must agree. torch-fidelity resizes as TensorFlow 1 did, so its value differs by design. Writes
+benchmarks/results/fid_IMAGES.json after each round.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.machine import describe
-from benchmarks.stand_in import write_weights
-from src import frechet, images, inception, torchvision_remedy  # noqa: F401 (the peers import torchvision)
-from src.common import reports
+from src import images
+from src.common import reports, torchvision_remedy  # noqa: F401 (the peers import torchvision)
+from src.measure import frechet, inception
+from tools.machine import describe
+from tools.stand_in import write_weights
 
 RESULTS = Path("benchmarks/results")
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pytorch-fid", "clean-fid", "torch-fidelity")
@@ -52,102 +55,142 @@ def clean_fid(folder: str, count: int, reference: frechet.Moments) -> float:
     import numpy as np
     from cleanfid import features, fid
 
-    model = features.build_feature_extractor("legacy_pytorch", torch.device("cpu"), use_dataparallel=False)
-    found = fid.get_folder_features(
-        folder, model, num_workers=12, batch_size=32, device=torch.device("cpu"), mode="legacy_pytorch"
+    cpu = torch.device("cpu")
+    model = features.build_feature_extractor("legacy_pytorch", cpu, use_dataparallel=False)
+    values = fid.get_folder_features(
+        folder, model, num_workers=12, batch_size=32, device=cpu, mode="legacy_pytorch"
     )
-    return float(fid.frechet_distance(found.mean(axis=0), np.cov(found, rowvar=False), reference.mu, reference.sigma))
+    mu, sigma = values.mean(axis=0), np.cov(values, rowvar=False)
+    return float(fid.frechet_distance(mu, sigma, reference.mu, reference.sigma))
 
 
 def torch_fidelity(folder: str, count: int, reference: frechet.Moments) -> float:
     from torch_fidelity import metric_fid, utils
 
     settings = {
-        "cuda": False, "feature_extractor_weights_path": str(inception.weights_path()), "input1": folder, "cache": False
+        "cuda": False,
+        "feature_extractor_weights_path": str(inception.weights_path()),
+        "input1": folder,
+        "cache": False,
     }
     extractor = utils.create_feature_extractor("inception-v3-compat", ["2048"], **settings)
-    found = metric_fid.fid_input_id_to_statistics(1, extractor, "2048", **settings)
-    reference = {"mu": reference.mu.astype(found["mu"].dtype), "sigma": reference.sigma}
-    return metric_fid.fid_statistics_to_metric(found, reference, False)["frechet_inception_distance"]
+    actual = metric_fid.fid_input_id_to_statistics(1, extractor, "2048", **settings)
+    real = {"mu": reference.mu.astype(actual["mu"].dtype), "sigma": reference.sigma}
+    distances = metric_fid.fid_statistics_to_metric(actual, real, False)
+    return distances["frechet_inception_distance"]
 
 
-TOOLS = {"ours": ours, "pytorch-fid": pytorch_fid, "clean-fid": clean_fid, "torch-fidelity": torch_fidelity}
+TOOLS = {
+    "ours": ours,
+    "pytorch-fid": pytorch_fid,
+    "clean-fid": clean_fid,
+    "torch-fidelity": torch_fidelity,
+}
 
 
 def measure(tool: str, folder: Path, count: int, reference: Path) -> dict:
-    """Value, seconds and peak memory (GB, of the largest process) of one run of `tool` in a process of its own."""
+    """Value, seconds and peak memory of one run of `tool` in a process of its own.
+
+    The memory, in GB, is that of the largest process.
+    """
     started = time.perf_counter()
+    options = ["--worker", tool, "--images", str(count), "--reference", str(reference)]
     worker = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.fid", "--worker", tool, "--images", str(count), "--reference", str(reference),
-         str(folder)],
-        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        [sys.executable, "-m", "benchmarks.fid", *options, str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     printed = worker.stdout.read()
     _, status, usage = os.wait4(worker.pid, 0)
     if status:
-        raise SystemExit(f"{tool} failed; run it alone: python -m benchmarks.fid --worker {tool} ...")
-    seconds = time.perf_counter() - started
-    return {"value": float(printed.split("VALUE")[1]), "seconds": seconds, "peak_gb": usage.ru_maxrss * 1024 / 1e9}
+        command = f"python -m benchmarks.fid --worker {tool} ..."
+        raise SystemExit(f"{tool} failed; run it alone: {command}")
+    return {
+        "value": float(printed.split("VALUE")[1]),
+        "seconds": time.perf_counter() - started,
+        "peak_gb": usage.ru_maxrss * 1024 / 1e9,
+    }
+
+
+def link_images(folder: Path, count: int, target: Path) -> None:
+    """Fill the new folder `target` with links to the first `count` images of `folder`."""
+    target.mkdir()
+    for number in range(1, count + 1):
+        name = images.file_name(number)
+        (target / name).symlink_to((folder / name).resolve())
+
+
+def compare(folder: Path, count: int, rounds: int, scratch: Path) -> None:
+    """Time all tools on the first `count` images of `folder`, and write the result each round."""
+    real = inception.weights_path().exists()
+    if not real:
+        write_weights(scratch / "torch")
+        os.environ["TORCH_HOME"] = str(scratch / "torch")
+        inception.SHA256_PREFIX = inception.weights_hash()[:8]
+    link_images(folder, count, scratch / "all")
+    link_images(folder, count // 4, scratch / "quarter")
+    quarter = images.read(scratch / "quarter", count // 4)
+    reference = scratch / "reference.npz"
+    # Any other images would do as the reference.
+    frechet.save(inception.moments(inception.load(), 255 - quarter, 50), reference)
+    peak = measure("ours", scratch / "quarter", count // 4, reference)["peak_gb"]
+    about = describe(*PACKAGES) | {
+        "images": count,
+        "weights": "real" if real else "stand-in",
+        "ours_peak_gb_with_a_quarter_of_the_images": peak,
+    }
+    runs: dict[str, list[dict]] = {tool: [] for tool in TOOLS}
+    order = list(TOOLS)
+    for done in range(1, rounds + 1):
+        order = order[1:] + order[:1]
+        for tool in order:
+            runs[tool].append(measure(tool, scratch / "all", count, reference))
+            print(f"round {done}: {tool:15} {runs[tool][-1]}", flush=True)
+        write(about | {"rounds": done}, runs)
+
+
+def write(about: dict, runs: dict[str, list[dict]]) -> None:
+    """Write the medians so far, so that a benchmark that is cut short leaves its whole rounds."""
+    rows = {
+        tool: {
+            "value": results[0]["value"],
+            "seconds": statistics.median(result["seconds"] for result in results),
+            "peak_gb": statistics.median(result["peak_gb"] for result in results),
+        }
+        for tool, results in runs.items()
+    }
+    fastest = min(row["seconds"] for tool, row in rows.items() if tool != "ours")
+    ratio = fastest / rows["ours"]["seconds"]
+    result = about | {"tools": rows, "fastest_peer_over_ours": ratio}
+    reports.write_json(RESULTS / f"fid_{about['images']}.json", result)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", nargs="?", default="generated_images")
     parser.add_argument("--images", type=int, default=2000, help="the first so many of the folder")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", choices=TOOLS, help=argparse.SUPPRESS)
     parser.add_argument("--reference", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.worker:
+    arguments = parser.parse_args()
+    if arguments.worker:
         inception.SHA256_PREFIX = inception.weights_hash()[:8]
-        value = TOOLS[asked.worker](asked.folder, asked.images, frechet.load(asked.reference, inception.DIMS))
+        reference = frechet.load(arguments.reference, inception.DIMS)
+        value = TOOLS[arguments.worker](arguments.folder, arguments.images, reference)
         print("VALUE", value)
         return
-
-    if not (Path(asked.folder) / images.file_name(asked.images)).exists():
-        raise SystemExit(f"{asked.folder} has no {asked.images:,} images; make run or make samples draws 10,000")
+    folder = Path(arguments.folder)
+    if not (folder / images.file_name(arguments.images)).exists():
+        raise SystemExit(
+            f"{arguments.folder} has no {arguments.images:,} images; "
+            f"make run or make samples draws 10,000"
+        )
     with tempfile.TemporaryDirectory() as scratch:
-        real = inception.weights_path().exists()
-        if not real:
-            write_weights(Path(scratch) / "torch")
-            os.environ["TORCH_HOME"] = str(Path(scratch) / "torch")
-            inception.SHA256_PREFIX = inception.weights_hash()[:8]
-        counts = {asked.images: Path(scratch) / "all", asked.images // 4: Path(scratch) / "quarter"}
-        for count, folder in counts.items():
-            folder.mkdir()
-            for number in range(1, count + 1):
-                (folder / images.file_name(number)).symlink_to((Path(asked.folder) / images.file_name(number)).resolve())
-        some = images.read(counts[asked.images // 4], asked.images // 4)
-        reference = Path(scratch) / "reference.npz"
-        frechet.save(inception.moments(inception.load(), 255 - some, 50), reference)  # of other images: any would do
-
-        quarter = measure("ours", counts[asked.images // 4], asked.images // 4, reference)
-        about = describe(*PACKAGES) | {
-            "images": asked.images, "weights": "real" if real else "stand-in",
-            "ours_peak_gb_with_a_quarter_of_the_images": quarter["peak_gb"],
-        }
-        runs, order = {tool: [] for tool in TOOLS}, list(TOOLS)
-        for done in range(1, asked.rounds + 1):
-            order = order[1:] + order[:1]
-            for tool in order:
-                runs[tool].append(measure(tool, counts[asked.images], asked.images, reference))
-                print(f"round {done}: {tool:15} {runs[tool][-1]}", flush=True)
-            write(about | {"rounds": done}, runs)
-    print((RESULTS / f"fid_{asked.images}.json").read_text())
-
-
-def write(about: dict, runs: dict[str, list[dict]]) -> None:
-    """The medians so far, so that a benchmark that is cut short leaves its whole rounds."""
-    rows = {
-        tool: {
-            "value": found[0]["value"], "seconds": statistics.median(run["seconds"] for run in found),
-            "peak_gb": statistics.median(run["peak_gb"] for run in found),
-        }
-        for tool, found in runs.items()
-    }
-    fastest = min(row["seconds"] for tool, row in rows.items() if tool != "ours")
-    result = about | {"tools": rows, "fastest_peer_over_ours": fastest / rows["ours"]["seconds"]}
-    reports.write_json(RESULTS / f"fid_{about['images']}.json", result)
+        compare(folder, arguments.images, arguments.rounds, Path(scratch))
+    print((RESULTS / f"fid_{arguments.images}.json").read_text())
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What the benchmarks share: MNIST or its shape, parameters with changes, our model, untrained or trained for so many seconds."""
+"""What the benchmarks share: MNIST or its shape, changed parameters, and our model.
+
+The model is untrained, or trained for so many seconds.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,21 @@ from dataclasses import dataclass
 import torch
 
 from src import params, provenance
-from src.allocator import keep_freed_memory
 from src.common import dataset
+from src.common.allocator import keep_freed_memory
 from src.common.dataset import Dataset
 from src.diffusion.denoiser import Denoiser
 from src.diffusion.schedule import ScheduleConfig
+from src.training import setup
 from src.training.trainer import Trainer
-from stages import train
+from stages.inputs import measuring
 
-TIMED, LONG = 20, 30.0  # steps that are timed, unless these seconds are over before
+TIMED, LONG = 20, 30.0  # steps to time, unless these seconds are over first
 
 
 @dataclass(frozen=True)
 class Shape:
-    """All that a model knows of its images: they are MNIST's, unless told otherwise."""
+    """All that a model knows about its images. The defaults are MNIST's."""
 
     image_size: int = 28
     channels: int = 1
@@ -34,11 +38,11 @@ class Shape:
 def untrained(p: params.Params, data: Dataset | Shape) -> Denoiser:
     """The model that the stage `train` begins with."""
     schedule = ScheduleConfig(p.schedule, p.timesteps, p.beta_start, p.beta_end, p.cosine_s)
-    return train.untrained(p.model, schedule, data, p.seed)
+    return setup.untrained(p.model, schedule, data, p.seed)
 
 
 def on_noise(p: params.Params, shape: Shape) -> Trainer:
-    """A trainer of an untrained model on images of noise, for what does not depend on what they show."""
+    """A trainer of an untrained model on images of noise, for times that no content changes."""
     random = torch.Generator().manual_seed(0)
     size = (2_000, shape.channels, shape.image_size, shape.image_size)
     images = torch.randint(0, 256, size, dtype=torch.uint8, generator=random)
@@ -48,7 +52,7 @@ def on_noise(p: params.Params, shape: Shape) -> Trainer:
 
 @dataclass(frozen=True)
 class Trained:
-    """The averaged model, with its guide, how many images it saw, and in how many seconds."""
+    """The averaged model with its guide, the images it saw, and the seconds that took."""
 
     model: Denoiser
     images: int
@@ -56,47 +60,59 @@ class Trained:
 
 
 def trained(p: params.Params, data: Dataset, seconds: float) -> Trained:
-    """A training of as many steps as fit into `seconds`, by the time that the first ones of another take, which does not count.
+    """Train for as many steps as fit into `seconds`.
 
-    The learning rate falls to zero within these steps, and rises in the same share of them as by default.
+    Their number follows from the first steps of another training, whose time does not count. The
+    learning rate falls to zero within these steps, and rises in the default's share of them.
     """
     keep_freed_memory()  # as stages do
 
     def trainer(settings: params.Train) -> Trainer:
         return Trainer(untrained(p, data), data.images, data.labels, settings, p.seed, "cpu")
 
-    first = trainer(p.train).run()
-    next(first)
-    took: list[float] = []
-    while len(took) < TIMED and sum(took) < LONG:
-        started = time.perf_counter()
-        next(first)
-        took.append(time.perf_counter() - started)
-    first.close()
-    steps = max(1, round(seconds / statistics.median(took)))
+    steps = max(1, round(seconds / seconds_per_step(trainer(p.train))))
     warmup = round(p.train.warmup_steps * steps / p.train.steps)
     settings = p.train.model_copy(update={"steps": steps, "warmup_steps": warmup})
-    run, guide, started = trainer(settings), None, time.perf_counter()
+    run, guide = trainer(settings), None
+    started = time.perf_counter()
     for step in run.run():
         if step.step == math.ceil(settings.guide_at * steps):
             guide = copy.deepcopy(run.averaged.unet)
-    took_all = time.perf_counter() - started
+    elapsed = time.perf_counter() - started
     run.averaged.guide = guide
-    return Trained(run.averaged.eval(), steps * settings.batch_size, took_all)
+    return Trained(run.averaged.eval(), steps * settings.batch_size, elapsed)
+
+
+def seconds_per_step(trainer: Trainer) -> float:
+    """Median time of its first steps, after one to warm up."""
+    steps = trainer.run()
+    next(steps)
+    times: list[float] = []
+    while len(times) < TIMED and sum(times) < LONG:
+        started = time.perf_counter()
+        next(steps)
+        times.append(time.perf_counter() - started)
+    steps.close()
+    return statistics.median(times)
 
 
 def mnist() -> Dataset:
-    """The MNIST of a finished run, whose classifier, moments and features belong together. Raises UserError otherwise."""
-    data, real = dataset.load("arrays/dataset.safetensors"), provenance.reference("reference/about.json")
-    provenance.expect("arrays/dataset.safetensors, its data set", data.name, "MNIST", "`make run DATA=mnist` gets it")
-    provenance.check_measured(
-        real, "models/classifier.safetensors", "reference/digits.npz", "arrays/features.safetensors", data
-    )
+    """The MNIST of a finished run.
+
+    Raises UserError unless it is MNIST, and its classifier, moments and features belong together.
+    """
+    path = "arrays/dataset.safetensors"
+    data = dataset.load(path)
+    provenance.expect(f"{path}, its data set", data.name, "MNIST", "`make run DATA=mnist` gets it")
+    measuring(data)
     return data
 
 
 def changed(p: params.Params, changes: dict) -> params.Params:
-    """`p` with other values of some keys; sections are dicts of them. Raises ValueError for what params.yaml may not have."""
+    """`p` with other values of some keys; a section is a dict of them.
+
+    Raises ValueError for values that params.yaml may not have.
+    """
     values = p.model_dump()
     for key, value in changes.items():
         values[key] = values[key] | value if isinstance(value, dict) else value

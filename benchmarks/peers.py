@@ -1,30 +1,37 @@
-"""`python -m benchmarks.peers [--minutes 5 15 30] [--draw-minutes 1] [--only NAME ...]`: as long a training, we and others.
+"""Ours and others after equally long trainings.
 
-Same machine, same MNIST training images, same minutes, one process after another:
+    python -m benchmarks.peers [--minutes 5 15 30] [--draw-minutes 1] [--only NAME ...] [--table]
 
-ours                      the defaults of params.yaml, with as many steps as fit
-seed recipe               a homework's network and sampler (base 128, multipliers 1-2-4, epsilon, linear, Adam 2e-4, 50 steps of
-                          DDIM) in our parameters, so that our trainer does its work: batches of 128, 120 epochs of steps in
-                          which the rate falls to zero, our growing average of weights instead of 0.995, bfloat16 where the
-                          processor is faster in it
-diffusers                 UNet2DModel and the defaults of its script for unconditional training; its DDIM pipeline with its 50
-                          steps, and DPM-Solver++ with 20
-denoising-diffusion-pytorch   the Unet of its README and its own Trainer; its DDIM with 250 steps
+All get the same machine, the same MNIST training images and the same minutes, one process after
+another:
 
-The last two compute in float32, as they do by default, and get 32x32 images, MNIST's with a margin, since their networks halve
-the side three or five times, no flips, and a single channel; all else is their default. They are made for hours of a GPU: what
-they have learned after these minutes says what a user of two cores gets, not what they can do. Ours and the seed recipe keep
-freed memory, as our stages do. Our learning rate falls to zero as the minutes end, so for each count of minutes ours is trained
-anew; the others' knows nothing of these minutes: they are trained once, and wait while they are looked at.
+ours           the defaults of params.yaml, with as many steps as fit
+seed recipe    a homework's network and sampler (base 128, multipliers 1-2-4, epsilon, linear, Adam
+               2e-4, 50 steps of DDIM) in our parameters and our trainer: batches of 128, 120 epochs
+               of steps in which the rate falls to zero, our growing average of weights instead of
+               0.995, bfloat16 where the processor is faster in it
+diffusers      UNet2DModel and the defaults of its script for unconditional training; its DDIM
+               pipeline with its 50 steps, and DPM-Solver++ with 20
+denoising-diffusion-pytorch
+               the Unet of its README and its own Trainer; its DDIM with 250 steps
 
-After each count of minutes each draws for `--draw-minutes`, at most 10,000 images, which for some are few. Precision is sound for
-any number of images and stands beside that of real test digits; `fd_digits` is told from 512 images on, beside that of as many
-real ones. Seconds for 10,000 images are of the rate so measured. Peak memory is of the whole process up to there, with the images
-as this benchmark holds them.
+The last two compute in float32, their default. They get 32x32 images (MNIST's with a margin, since
+their networks halve the side three or five times), no flips, and a single channel; all else is
+their default. They are made for hours of a GPU. Their results here say what a user of two cores
+gets, not what they can do. Ours and the seed recipe keep freed memory, as our stages do. Our
+learning rate falls to zero as the minutes end, so ours is trained anew for each count of minutes.
+The others are trained once and evaluated at each mark.
 
-Needs arrays/, models/classifier.safetensors and reference/ of a run on MNIST. Writes benchmarks/results/peers.json and, with the
-first digits that each drew, docs/pictures/peers.png: what is in there is of one call, and is written anew with each line of the
-table. With --table it prints what is committed as the README has it.
+After each count of minutes each draws for `--draw-minutes`, at most 10,000 images. Precision is
+sound for any number of images; the precision of real test digits is given too. `fd_digits` is
+given from 512 images on, with the distance of as many real ones. Seconds for 10,000 images follow
+from the measured rate. Peak memory is that of the whole process so far, with the images as this
+benchmark holds them.
+
+Needs arrays/, models/classifier.safetensors and reference/ of a run on MNIST. Writes
+benchmarks/results/peers.json and docs/pictures/peers.png (the first digits that each drew) anew
+with each line of the table, with the results of this call only. --table prints the committed
+result as the README does.
 """
 
 from __future__ import annotations
@@ -47,20 +54,53 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.machine import describe
 from benchmarks.own import changed, mnist, trained, untrained
-from src import classifier, drawing, frechet, images, params, provenance, torchvision_remedy  # noqa: F401 (before diffusers)
-from src.allocator import keep_freed_memory
-from src.common import dataset, reports
+from src import classifier, drawing, images, params, provenance
+from src.common import dataset, reports, torchvision_remedy  # noqa: F401 (before diffusers)
+from src.common.allocator import keep_freed_memory
 from src.common.randomness import generator
 from src.diffusion.denoiser import Denoiser
-from src.quality import neighbours
+from src.diffusion.samplers import Sampler
+from src.measure import frechet, neighbours
 from src.training.trainer import Trainer
+from tools.machine import describe
 
 RESULT, PICTURE = Path("benchmarks/results/peers.json"), Path("docs/pictures/peers.png")
 Draw = Callable[[int], Tensor]  # so many images more: uint8 (B, 1, 28, 28)
 SIDE, MARGIN = 28, 2
-MOST, LARGEST_BATCH, ENOUGH, SHOWN = 10_000, 512, 512, 8  # images drawn, at a time, for a distance, in the picture
+MOST = 10_000  # images to draw
+LARGEST_BATCH = 512
+ENOUGH = 512  # images for a distance
+SHOWN = 8  # images in the picture
+
+SEED_RECIPE = {
+    "schedule": "linear",
+    "model": {
+        "patch_size": 1,
+        "base_channels": 128,
+        "multipliers": [1, 2, 4],
+        "prediction": "epsilon",
+        "conditional": False,
+        "attention_resolutions": [14, 7],
+        "heads": 4,
+        "time_width": 512,
+    },
+    "train": {
+        "lr": 2e-4,
+        "muon_lr": None,
+        "weight_decay": 0.0,
+        "warmup_steps": 0,
+        "focus": 0.0,
+    },
+    "sample": {
+        "method": "ddim",
+        "steps": 50,
+        "spacing": "leading",
+        "eta": 0.0,
+        "guidance": 1.0,
+        "autoguidance": 1.0,
+    },
+}
 
 
 class TimeIsUp(Exception):
@@ -69,11 +109,11 @@ class TimeIsUp(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """A model after so many seconds of training: images it saw by then, and samplers by name. Of use until the next one comes."""
+    """A model after so many seconds of training. Only valid until the next one is yielded."""
 
-    images: int
+    images: int  # seen in training
     seconds: float
-    draws: dict[str, Draw]
+    draws: dict[str, Draw]  # by the sampler's name
 
 
 def padded(data: dataset.Dataset) -> Tensor:
@@ -86,21 +126,30 @@ def cut(x: Tensor) -> Tensor:
     return dataset.to_pixels(x)[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
-def own_draw(model: Denoiser, sampler: drawing.Sampler, seed: int, data: dataset.Dataset) -> Draw:
-    labels, done = drawing.choose_labels(None, data.class_counts() if model.conditional else [], seed, 2 * MOST), [0]
+# --- ours, and a homework's recipe ----------------------------------------------------------------
+
+
+def own_draw(model: Denoiser, sampler: Sampler, seed: int, data: dataset.Dataset) -> Draw:
+    counts = data.class_counts() if model.conditional else []
+    labels = drawing.choose_labels(None, counts, seed, 2 * MOST)
+    done = 0
 
     def draw(count: int) -> Tensor:
-        first, done[0] = done[0] + 1, done[0] + count
+        nonlocal done
+        first, done = done + 1, done + count
         size = -(-count // torch.get_num_threads())  # a batch for each core
-        parts = [range(n, min(n + size, first + count)) for n in range(first, first + count, size)]
-        return torch.cat([batch.images for batch in drawing.batches(model, sampler, seed, labels, parts)])
+        starts = range(first, first + count, size)
+        parts = [range(start, min(start + size, first + count)) for start in starts]
+        batches = drawing.batches(model, sampler, seed, labels, parts)
+        return torch.cat([batch.images for batch in batches])
 
     return draw
 
 
 def own_draws(p: params.Params, model: Denoiser, data: dataset.Dataset) -> dict[str, Draw]:
-    sampler = drawing.Sampler.of(p.sample, model)
-    return {f"{sampler.method}, {sampler.evaluations(model)} evaluations": own_draw(model, sampler, p.sample.seed, data)}
+    sampler = drawing.fitted(p.sample.sampler, model)
+    name = f"{sampler.method}, {sampler.evaluations(model)} evaluations"
+    return {name: own_draw(model, sampler, p.sample.seed, data)}
 
 
 def ours(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
@@ -111,236 +160,310 @@ def ours(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
 
 
 def seed_recipe(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
-    p = changed(params.load(), {
-        "schedule": "linear",
-        "model": {
-            "patch_size": 1, "base_channels": 128, "multipliers": [1, 2, 4], "prediction": "epsilon", "conditional": False,
-            "attention_resolutions": [14, 7], "heads": 4, "time_width": 512,
-        },
-        "train": {
-            "steps": 120 * len(data.images) // 128, "lr": 2e-4, "muon_lr": None, "weight_decay": 0.0, "warmup_steps": 0,
-            "focus": 0.0,
-        },
-        "sample": {"method": "ddim", "steps": 50, "spacing": "leading", "eta": 0.0, "guidance": 1.0, "autoguidance": 1.0},
-    })
+    train = SEED_RECIPE["train"] | {"steps": 120 * len(data.images) // 128}
+    p = changed(params.load(), SEED_RECIPE | {"train": train})
     keep_freed_memory()
     trainer = Trainer(untrained(p, data), data.images, data.labels, p.train, p.seed, "cpu")
-    steps, took = trainer.run(), 0.0
+    steps, elapsed = trainer.run(), 0.0
     for seconds in marks:
-        started = time.perf_counter() - took
-        while took < seconds:
+        started = time.perf_counter() - elapsed
+        while elapsed < seconds:
             next(steps)
-            took = time.perf_counter() - started
-        yield Peer(trainer.step * p.train.batch_size, took, own_draws(p, trainer.averaged, data))
+            elapsed = time.perf_counter() - started
+        seen = trainer.step * p.train.batch_size
+        yield Peer(seen, elapsed, own_draws(p, trainer.averaged, data))
+
+
+# --- others ---------------------------------------------------------------------------------------
+
+
+class Diffusers:
+    """UNet2DModel, trained as the script for unconditional training of diffusers does."""
+
+    batch = 16
+
+    def __init__(self, data: dataset.Dataset):
+        from diffusers import (
+            DDIMPipeline,
+            DDIMScheduler,
+            DDPMScheduler,
+            DPMSolverMultistepScheduler,
+            UNet2DModel,
+        )
+        from diffusers.optimization import get_scheduler
+
+        self.x, self.random = padded(data), generator(0, "diffusers")
+        self.unet = UNet2DModel(
+            sample_size=SIDE + 2 * MARGIN,
+            in_channels=1,
+            out_channels=1,
+            layers_per_block=2,
+            block_out_channels=(128, 128, 256, 256, 512, 512),
+            down_block_types=[*["DownBlock2D"] * 4, "AttnDownBlock2D", "DownBlock2D"],
+            up_block_types=["UpBlock2D", "AttnUpBlock2D", *["UpBlock2D"] * 4],
+        )
+        self.noise = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear")
+        self.optimizer = torch.optim.AdamW(
+            self.unet.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8
+        )
+        steps = 100 * len(data.images) // self.batch
+        self.rate = get_scheduler(
+            "cosine", self.optimizer, num_warmup_steps=500, num_training_steps=steps
+        )
+        self.pipeline = DDIMPipeline(self.unet, DDIMScheduler.from_config(self.noise.config))
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.solver_class = DPMSolverMultistepScheduler
+
+    def step(self) -> None:
+        x0 = self.x[torch.randint(len(self.x), (self.batch,), generator=self.random)]
+        eps = torch.randn(x0.shape, generator=self.random)
+        t = torch.randint(1000, (self.batch,), generator=self.random)
+        loss = F.mse_loss(self.unet(self.noise.add_noise(x0, eps, t), t).sample, eps)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
+        self.optimizer.step()
+        self.rate.step()
+        self.optimizer.zero_grad()
+
+    def ddim(self, count: int) -> Tensor:
+        # (B, H, W, 1) in [0, 1]
+        pixels = self.pipeline(batch_size=count, generator=self.random, output_type="np").images
+        return cut(torch.from_numpy(pixels).permute(0, 3, 1, 2) * 2 - 1)
+
+    @torch.inference_mode()
+    def dpm(self, count: int) -> Tensor:
+        solver = self.solver_class.from_config(self.noise.config)
+        solver.set_timesteps(20)
+        side = SIDE + 2 * MARGIN
+        x = torch.randn(count, 1, side, side, generator=self.random)
+        for t in solver.timesteps:
+            x = solver.step(self.unet(x, t).sample, t, x).prev_sample
+        return cut(x)
 
 
 def diffusers(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
-    from diffusers import DDIMPipeline, DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
-    from diffusers.optimization import get_scheduler
-
-    down, up = [*["DownBlock2D"] * 4, "AttnDownBlock2D", "DownBlock2D"], ["UpBlock2D", "AttnUpBlock2D", *["UpBlock2D"] * 4]
-    unet = UNet2DModel(
-        sample_size=SIDE + 2 * MARGIN, in_channels=1, out_channels=1, layers_per_block=2,
-        block_out_channels=(128, 128, 256, 256, 512, 512), down_block_types=down, up_block_types=up,
-    )
-    noise, batch = DDPMScheduler(num_train_timesteps=1000, beta_schedule="linear"), 16
-    optimizer = torch.optim.AdamW(unet.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
-    rate = get_scheduler("cosine", optimizer, num_warmup_steps=500, num_training_steps=100 * len(data.images) // batch)
-    x, random = padded(data), generator(0, "diffusers")
-
-    def step() -> None:
-        x0 = x[torch.randint(len(x), (batch,), generator=random)]
-        eps, t = torch.randn(x0.shape, generator=random), torch.randint(1000, (batch,), generator=random)
-        loss = F.mse_loss(unet(noise.add_noise(x0, eps, t), t).sample, eps)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimizer.step()
-        rate.step()
-        optimizer.zero_grad()
-
-    pipeline = DDIMPipeline(unet, DDIMScheduler.from_config(noise.config))
-    pipeline.set_progress_bar_config(disable=True)
-
-    def ddim(count: int) -> Tensor:
-        found = pipeline(batch_size=count, generator=random, output_type="np").images  # (B, H, W, 1) in [0, 1]
-        return cut(torch.from_numpy(found).permute(0, 3, 1, 2) * 2 - 1)
-
-    @torch.inference_mode()
-    def dpm(count: int) -> Tensor:
-        solver = DPMSolverMultistepScheduler.from_config(noise.config)
-        solver.set_timesteps(20)
-        x = torch.randn(count, 1, SIDE + 2 * MARGIN, SIDE + 2 * MARGIN, generator=random)
-        for t in solver.timesteps:
-            x = solver.step(unet(x, t).sample, t, x).prev_sample
-        return cut(x)
-
-    seen, took = 0, 0.0
+    peer = Diffusers(data)
+    seen, elapsed = 0, 0.0
     for seconds in marks:
-        unet.train()
-        started = time.perf_counter() - took
-        while took < seconds:
-            step()
-            seen, took = seen + batch, time.perf_counter() - started
-        unet.eval()
-        yield Peer(seen, took, {"DDIMPipeline, 50 evaluations": ddim, "DPM-Solver++, 20 evaluations": dpm})
+        peer.unet.train()
+        started = time.perf_counter() - elapsed
+        while elapsed < seconds:
+            peer.step()
+            seen, elapsed = seen + peer.batch, time.perf_counter() - started
+        peer.unet.eval()
+        draws = {
+            "DDIMPipeline, 50 evaluations": peer.ddim,
+            "DPM-Solver++, 20 evaluations": peer.dpm,
+        }
+        yield Peer(seen, elapsed, draws)
 
 
 def denoising_diffusion_pytorch(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
+    """The Unet of its README, in its own Trainer, which is left when the time is up."""
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
     from denoising_diffusion_pytorch import Trainer as TheirTrainer
 
-    model = Unet(dim=64, dim_mults=(1, 2, 4, 8), channels=1)
-    diffusion = GaussianDiffusion(model, image_size=SIDE + 2 * MARGIN, timesteps=1000, sampling_timesteps=250)
+    unet, side = Unet(dim=64, dim_mults=(1, 2, 4, 8), channels=1), SIDE + 2 * MARGIN
+    diffusion = GaussianDiffusion(unet, image_size=side, timesteps=1000, sampling_timesteps=250)
     with tempfile.TemporaryDirectory() as folder:
         images.write(folder, 1, dataset.to_pixels(padded(data)))
         trainer = TheirTrainer(
-            diffusion, folder, augment_horizontal_flip=False, calculate_fid=False, results_folder=f"{folder}/results",
+            diffusion,
+            folder,
+            augment_horizontal_flip=False,
+            calculate_fid=False,
+            results_folder=f"{folder}/results",
             save_and_sample_every=10**9,  # which would take time from training
         )
-        update, took, seconds, started = trainer.ema.update, 0.0, 0.0, 0.0
+        update = trainer.ema.update
+        elapsed = seconds = started = 0.0
 
-        def heed_the_time() -> None:  # called last in each of their steps
-            nonlocal took
+        def update_and_check_time() -> None:  # called last in each of their steps
+            nonlocal elapsed
             update()
-            took = time.perf_counter() - started
-            if took > seconds:
+            elapsed = time.perf_counter() - started
+            if elapsed > seconds:
                 raise TimeIsUp
 
-        trainer.ema.update = heed_the_time
+        trainer.ema.update = update_and_check_time
         averaged = trainer.ema.ema_model.eval()
         draws = {"DDIM, 250 evaluations": lambda n: cut(averaged.sample(batch_size=n) * 2 - 1)}
         for seconds in marks:
-            started = time.perf_counter() - took
+            started = time.perf_counter() - elapsed
             with contextlib.suppress(TimeIsUp):
                 trainer.train()
-            yield Peer(trainer.step * trainer.batch_size, took, draws)
+            yield Peer(trainer.step * trainer.batch_size, elapsed, draws)
 
 
 PEERS = {
-    "ours": ours, "seed recipe": seed_recipe, "diffusers": diffusers, "denoising-diffusion-pytorch": denoising_diffusion_pytorch,
+    "ours": ours,
+    "seed recipe": seed_recipe,
+    "diffusers": diffusers,
+    "denoising-diffusion-pytorch": denoising_diffusion_pytorch,
 }
 
 
+# --- what they draw -------------------------------------------------------------------------------
+
+
 def drawn(draw: Draw, seconds: float) -> tuple[Tensor, float, int]:
-    """Images drawn in `seconds` or a little more, at most MOST; seconds that each took in the largest batches; how large these
-    were: twice as many each time, as long as a batch takes less than a tenth of the time."""
-    batch, found, took = 8, [], []
-    while sum(took) < seconds and sum(map(len, found)) < MOST:
+    """Draw for `seconds` or a little more, at most MOST images.
+
+    Returns the images, the seconds for an image in the largest batches, and the size of these.
+    Batches double as long as one takes less than a tenth of the time.
+    """
+    size = 8
+    batches: list[Tensor] = []
+    times: list[float] = []
+    while sum(times) < seconds and sum(map(len, batches)) < MOST:
         started = time.perf_counter()
-        found.append(draw(min(batch, MOST - sum(map(len, found)))))
-        took.append(time.perf_counter() - started)
-        if took[-1] < seconds / 10:
-            batch = min(2 * batch, LARGEST_BATCH)
-    largest = max(map(len, found))
-    full = [(len(some), t) for some, t in zip(found, took, strict=True) if len(some) == largest]
-    return torch.cat(found), sum(t for _, t in full) / sum(n for n, _ in full), largest
+        batches.append(draw(min(size, MOST - sum(map(len, batches)))))
+        times.append(time.perf_counter() - started)
+        if times[-1] < seconds / 10:
+            size = min(2 * size, LARGEST_BATCH)
+    largest = max(map(len, batches))
+    full = [t for batch, t in zip(batches, times, strict=True) if len(batch) == largest]
+    return torch.cat(batches), sum(full) / (largest * len(full)), largest
 
 
 def measured(peer: str, minutes: list[float], draw_minutes: float) -> Iterator[dict]:
+    """Train the peer; yield a row of the table for each of its samplers after each mark."""
     data = mnist()
     instrument, _ = classifier.load("models/classifier.safetensors")
     reference = frechet.load("reference/digits.npz", classifier.FEATURES)
     heldout = classifier.features(instrument, data.heldout_images)
     heldout = heldout[torch.randperm(len(heldout), generator=generator(0, "peers"))]
+    real = provenance.tensors("arrays/features.safetensors")
+    real = real["train"][real["drawn"]]
 
     def distance(features: Tensor) -> float:
         return frechet.distance(frechet.moments(features.numpy()), reference)
 
-    real = provenance.tensors("arrays/features.safetensors")
-    real = real["train"][real["drawn"]]
     torch.manual_seed(0)
-    for after, found in zip(minutes, PEERS[peer](data, [60 * after for after in minutes]), strict=True):
-        for name, draw in found.draws.items():
-            some, each, batch = drawn(draw, 60 * draw_minutes)
-            features, enough = classifier.features(instrument, some), len(some) >= ENOUGH
+    marks = [60 * mark for mark in minutes]
+    for mark, state in zip(minutes, PEERS[peer](data, marks), strict=True):
+        for name, draw in state.draws.items():
+            pixels, seconds, batch = drawn(draw, 60 * draw_minutes)
+            features, enough = classifier.features(instrument, pixels), len(pixels) >= ENOUGH
+            as_many_real = heldout[: len(pixels)]
             yield {
-                "peer": peer, "minutes": after, "sampler": name, "train_images_per_second": found.images / found.seconds,
-                "images_seen": found.images, "train_seconds": found.seconds, "drawn": len(some),
+                "peer": peer,
+                "minutes": mark,
+                "sampler": name,
+                "train_images_per_second": state.images / state.seconds,
+                "images_seen": state.images,
+                "train_seconds": state.seconds,
+                "drawn": len(pixels),
                 "precision": neighbours.manifolds(real, features).precision,
                 "precision_of_real": neighbours.manifolds(real, heldout).precision,
                 "fd_digits": distance(features) if enough else None,
-                "fd_digits_of_as_many_real": distance(heldout[: len(some)]) if enough else None,
-                "seconds_per_10000_images": 10_000 * each, "drawn_at_a_time": batch,
-                "first": some[:SHOWN, 0].tolist(),
-                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10,  # up to here
+                "fd_digits_of_as_many_real": distance(as_many_real) if enough else None,
+                "seconds_per_10000_images": 10_000 * seconds,
+                "drawn_at_a_time": batch,
+                "first": pixels[:SHOWN, 0].tolist(),
+                "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10,
             }
 
 
+# --- what is shown --------------------------------------------------------------------------------
+
+
 def picture(rows: list[dict], digits: list[list]) -> None:
-    """A line of digits for each row, as text and lines of pixels."""
-    figure, axes = plt.subplots(len(rows), 1, figsize=(8, 0.55 * len(rows)), squeeze=False, layout="constrained")
-    for ax, row, line in zip(axes[:, 0], rows, digits, strict=True):
-        ax.imshow(torch.cat(torch.tensor(line, dtype=torch.uint8).unbind(), dim=1), cmap="gray", vmin=0, vmax=255)
-        ax.set_axis_off()
+    """Draw PICTURE: a line of `digits` for each row."""
+    size = (8, 0.55 * len(rows))
+    figure, axes = plt.subplots(len(rows), 1, figsize=size, squeeze=False, layout="constrained")
+    for axis, row, line in zip(axes[:, 0], rows, digits, strict=True):
+        pixels = torch.cat(torch.tensor(line, dtype=torch.uint8).unbind(), dim=1)
+        axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)
+        axis.set_axis_off()
         name = f"{row['peer']}, {row['minutes']:g} min\n{row['sampler']}"
-        ax.text(-0.02, 0.5, name, transform=ax.transAxes, ha="right", va="center", fontsize=7)
+        axis.text(-0.02, 0.5, name, transform=axis.transAxes, ha="right", va="center", fontsize=7)
     figure.savefig(PICTURE, dpi=150, bbox_inches="tight")
     plt.close(figure)
 
 
-def lasting(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+def duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def quality(row: dict) -> str:
-    """Precision, of how many images, and the distance beside that of as many real ones, where it is told."""
-    told = f"{row['precision']:.3f} of {row['drawn']:,}"
+    """Precision and number of images; then, if known, the distance and that of real images."""
+    precision = f"{row['precision']:.3f} of {row['drawn']:,}"
     if row["fd_digits"] is None:
-        return told
-    return f"{told}; {row['fd_digits']:.1f} ({row['fd_digits_of_as_many_real']:.1f})"
+        return precision
+    return f"{precision}; {row['fd_digits']:.1f} ({row['fd_digits_of_as_many_real']:.1f})"
 
 
-def markdown(found: dict) -> str:
-    """The table of the README: a line for each sampler, its rates as medians over the counts of minutes."""
-    lines = [
-        ["", "sampler", "training, images/s", "10,000 images take", "peak memory", *(f"{m:g} min" for m in found["minutes"])],
-        ["---"] * (5 + len(found["minutes"])),
-    ]
-    for peer, sampler in dict.fromkeys((row["peer"], row["sampler"]) for row in found["rows"]):
-        rows = [row for row in found["rows"] if (row["peer"], row["sampler"]) == (peer, sampler)]
+def markdown(result: dict) -> str:
+    """The table of the README: a line for each sampler, its rates as medians over the marks."""
+    minutes = result["minutes"]
+    head = ["", "sampler", "training, images/s", "10,000 images take", "peak memory"]
+    lines = [[*head, *(f"{mark:g} min" for mark in minutes)], ["---"] * (5 + len(minutes))]
+    for peer, sampler in dict.fromkeys((row["peer"], row["sampler"]) for row in result["rows"]):
+        rows = [row for row in result["rows"] if (row["peer"], row["sampler"]) == (peer, sampler)]
         rate = statistics.median(row["train_images_per_second"] for row in rows)
-        took = statistics.median(row["seconds_per_10000_images"] for row in rows)
-        peak, cells = max(row["peak_mib"] for row in rows), {row["minutes"]: quality(row) for row in rows}
-        lines.append([
-            peer, sampler, f"{rate:.1f}" if rate < 100 else f"{rate:,.0f}", lasting(took), f"{peak / 1024:.1f} GiB",
-            *(cells.get(minutes, "") for minutes in found["minutes"]),
-        ])
+        seconds = statistics.median(row["seconds_per_10000_images"] for row in rows)
+        peak = max(row["peak_mib"] for row in rows)
+        cells = {row["minutes"]: quality(row) for row in rows}
+        lines.append(
+            [
+                peer,
+                sampler,
+                f"{rate:.1f}" if rate < 100 else f"{rate:,.0f}",
+                duration(seconds),
+                f"{peak / 1024:.1f} GiB",
+                *(cells.get(mark, "") for mark in minutes),
+            ]
+        )
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, nargs="+", default=[5, 15, 30])
-    parser.add_argument("--draw-minutes", type=float, default=1)
-    parser.add_argument("--only", nargs="*", choices=PEERS, default=list(PEERS))
-    parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
-    parser.add_argument("--table", action="store_true", help="print the committed result as the table of the README")
-    asked = parser.parse_args()
-    if asked.table:
-        print(markdown(json.loads(RESULT.read_text())))
-        return
-    asked.minutes.sort()
-    if asked.one:
-        for row in measured(asked.one, asked.minutes, asked.draw_minutes):
-            print("\n" + json.dumps(row), flush=True)
-        return
+def compare(arguments: argparse.Namespace) -> None:
+    """Run each peer in a process of its own, and write RESULT and PICTURE after each row."""
     rows: list[dict] = []
     digits: list[list] = []
-    found = {"minutes": asked.minutes, "draw_minutes": asked.draw_minutes, "rows": rows, "failed": {}}
-    found |= describe("torch", "diffusers", "denoising-diffusion-pytorch")
-    for peer in asked.only:
-        minutes = ["--minutes", *map(str, asked.minutes), "--draw-minutes", str(asked.draw_minutes)]
-        command = [sys.executable, "-m", "benchmarks.peers", "--one", peer, *minutes]
+    result = {"minutes": arguments.minutes, "draw_minutes": arguments.draw_minutes}
+    result |= {"rows": rows, "failed": {}}
+    result |= describe("torch", "diffusers", "denoising-diffusion-pytorch")
+    marks = ["--minutes", *map(str, arguments.minutes)]
+    marks += ["--draw-minutes", str(arguments.draw_minutes)]
+    for peer in arguments.only:
+        command = [sys.executable, "-m", "benchmarks.peers", "--one", peer, *marks]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             for line in filter(lambda line: line.startswith("{"), process.stdout):
                 rows.append(json.loads(line))
                 digits.append(rows[-1].pop("first"))
                 print(rows[-1], flush=True)
                 picture(rows, digits)
-                reports.write_json(RESULT, found)
+                reports.write_json(RESULT, result)
         if process.returncode:
-            found["failed"][peer] = process.returncode
-            reports.write_json(RESULT, found)
+            result["failed"][peer] = process.returncode
+            reports.write_json(RESULT, result)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, nargs="+", default=[5, 15, 30])
+    parser.add_argument("--draw-minutes", type=float, default=1)
+    parser.add_argument("--only", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--table", action="store_true", help="print the committed result as the README does"
+    )
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(markdown(json.loads(RESULT.read_text())))
+        return
+    arguments.minutes.sort()
+    if arguments.one:
+        for row in measured(arguments.one, arguments.minutes, arguments.draw_minutes):
+            print("\n" + json.dumps(row), flush=True)
+        return
+    compare(arguments)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""`python -m benchmarks.pipeline [--rounds 5]`: what DVC adds to the stages' own work, and how long stages take to start.
+"""`python -m benchmarks.pipeline [--rounds 5]`: what DVC adds to the stages' own work.
 
-In a clone of this repository, as committed, with the embedded digits and everything run once, little training. Medians, to
-benchmarks/results/pipeline.json:
+Works in a clone of this repository, as committed, with the embedded digits, little training, and
+everything run once. Writes medians to benchmarks/results/pipeline.json:
 
 nothing_to_do_s     `dvc repro` where nothing changed
-experiment_adds_s   `dvc exp run -S sample.steps=...` of the stages sample to report, less what these took by their own clocks,
-                    which start before they import anything large
-stage_starts_s      by stage: a whole process that imports what the stage imports, and ends as stages do
+experiment_adds_s   `dvc exp run -S sample.steps=...` of the stages sample to report, without the
+                    time of these by their own clocks, which start before large imports
+stage_starts_s      for each stage, a process that imports what the stage imports, and ends as
+                    stages do
 """
 
 from __future__ import annotations
@@ -18,16 +19,19 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.machine import describe
 from src.common import reports
 from stages.__main__ import NAMES
+from tools.machine import describe
 from tools.soak import prepare, run
 
 RESULT = Path("benchmarks/results/pipeline.json")
-IMPORTED = "import gc, stages.{}; gc.freeze()"
+DVC = (sys.executable, "-m", "dvc")
+IMPORTS = "import gc, stages.{}; gc.freeze()"
 NOBODY = ("-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost")
+COMMIT = ("git", *NOBODY, "commit", "--quiet", "--all", "--message", "digits")
 
 
 def timed(folder: Path, *command: str) -> float:
@@ -40,27 +44,32 @@ def experiment_adds(folder: Path, steps: int) -> float:
     """Seconds of an experiment with `steps` sampling steps that are not a stage's own."""
     log = folder / ".scratch/stages.jsonl"
     log.unlink(missing_ok=True)
-    whole = timed(folder, sys.executable, "-m", "dvc", "exp", "run", "-S", f"sample.steps={steps}")
+    whole = timed(folder, *DVC, "exp", "run", "-S", f"sample.steps={steps}")
     return whole - sum(json.loads(line)["seconds"] for line in log.read_text().splitlines())
 
 
+def stage_start(folder: Path, stage: str, rounds: Iterable[int]) -> float:
+    """Median seconds of a process that only imports what the stage imports."""
+    command = (sys.executable, "-c", IMPORTS.format(stage))
+    return statistics.median(timed(folder, *command) for _ in rounds)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
     rounds, about = range(parser.parse_args().rounds), describe("dvc", "torch")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "pipeline"
         prepare(folder)
-        subprocess.run(["git", *NOBODY, "commit", "--quiet", "--all", "--message", "digits"], cwd=folder, check=True)
-        found = {
-            "nothing_to_do_s": statistics.median(timed(folder, sys.executable, "-m", "dvc", "repro") for _ in rounds),
+        subprocess.run(COMMIT, cwd=folder, check=True)
+        medians = {
+            "nothing_to_do_s": statistics.median(timed(folder, *DVC, "repro") for _ in rounds),
             "experiment_adds_s": statistics.median(experiment_adds(folder, 20 + i) for i in rounds),
-            "stage_starts_s": {
-                name: statistics.median(timed(folder, sys.executable, "-c", IMPORTED.format(name)) for _ in rounds)
-                for name in NAMES
-            },
+            "stage_starts_s": {name: stage_start(folder, name, rounds) for name in NAMES},
         }
-    reports.write_json(RESULT, {"rounds": len(rounds)} | found | about)
+    reports.write_json(RESULT, {"rounds": len(rounds)} | medians | about)
     print(RESULT.read_text())
 
 

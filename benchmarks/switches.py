@@ -1,10 +1,12 @@
-"""`python -m benchmarks.switches [--rounds 5]`: what two things gain that can be switched off, in training and in drawing.
+"""`python -m benchmarks.switches [--rounds 5]`: what two switches gain in training and drawing.
 
-freed memory    src/allocator.py
-bfloat16        `precision: auto` on CPUs that are known to be faster in it (src/common/device.py), beside float32
+freed memory    src/common/allocator.py
+bfloat16        `precision: auto` on CPUs that are known to be faster in it
+                (src/common/device.py), against float32
 
-Whole processes, in turns, with both and without one of them: 60 training steps of the defaults after 10, on noise of MNIST's
-size, and 2,000 images. Medians of images per second, and of the ratios of the rounds. Writes benchmarks/results/switches.json.
+Processes take turns, with both switches on and with one of them off. Each takes 60 training steps
+of the defaults after 10, on noise of MNIST's size, and draws 2,000 images. Writes medians of images
+per second, and of the ratios of the rounds, to benchmarks/results/switches.json.
 """
 
 from __future__ import annotations
@@ -19,23 +21,25 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.machine import describe
 from benchmarks.own import Shape, changed, on_noise
 from src import drawing, params
-from src.allocator import keep_freed_memory
 from src.common import device, reports
+from src.common.allocator import keep_freed_memory
+from tools.machine import describe
 
 RESULT = Path("benchmarks/results/switches.json")
 STEPS, IMAGES = 60, 2000
 SWITCHES = ("freed memory", "bfloat16")
-ALL = "none"  # is off
+ALL_ON = "none"  # is off
 
 
-def there() -> list[str]:
-    """Those of SWITCHES that this machine has; of the others it is said why not."""
+def available() -> list[str]:
+    """The SWITCHES that this machine has. Prints why it lacks the others."""
     missing = {}
     if not keep_freed_memory():
-        missing["freed memory"] = "glibc was not told: not Linux, another C library, or MALLOC_ variables are set"
+        missing["freed memory"] = (
+            "glibc was not told: not Linux, another C library, or MALLOC_ variables are set"
+        )
     if device.precision("auto", torch.device("cpu")) != "bfloat16":
         missing["bfloat16"] = "not known to be faster on this processor"
     for name, why in missing.items():
@@ -43,7 +47,7 @@ def there() -> list[str]:
     return [name for name in SWITCHES if name not in missing]
 
 
-def measured(off: str) -> dict[str, float]:
+def measure(off: str) -> dict[str, float]:
     """Images per second in this process, with one of SWITCHES off, or none."""
     p = params.load()
     if off != "freed memory":
@@ -60,7 +64,7 @@ def measured(off: str) -> dict[str, float]:
     train = STEPS * p.train.batch_size / (time.perf_counter() - started)
     model = trainer.averaged
     model.guide = model.unet
-    sampler = drawing.Sampler.of(p.sample, model)
+    sampler = drawing.fitted(p.sample.sampler, model)
     labels = torch.arange(IMAGES) % Shape().classes
     drawing.draw(model, sampler, 0, 500, labels[:500], p.sample.batch_size)
     started = time.perf_counter()
@@ -68,38 +72,47 @@ def measured(off: str) -> dict[str, float]:
     return {"train": train, "sample": IMAGES / (time.perf_counter() - started)}
 
 
+def measure_apart(off: str) -> dict[str, float]:
+    """`measure` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.switches", "--one", off]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def medians(rounds: list[dict], work: str, off: str) -> dict[str, float]:
+    """Rates of "train" or "sample" with one switch off and with all on, and their ratio."""
+    without = [rates[off][work] for rates in rounds]
+    with_all = [rates[ALL_ON][work] for rates in rounds]
+    ratios = [b / a for a, b in zip(without, with_all, strict=True)]
+    return {
+        "images_per_second_without": statistics.median(without),
+        "images_per_second_with": statistics.median(with_all),
+        "ratio": statistics.median(ratios),
+    }
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--one", choices=(ALL, *SWITCHES), help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.one:
-        print(json.dumps(measured(asked.one)))
+    parser.add_argument("--one", choices=(ALL_ON, *SWITCHES), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure(arguments.one)))
         return
-    switches, about = there(), describe("torch")
+    switches, about = available(), describe("torch")
     if not switches:
         return
-    rounds, order = [], [ALL, *switches]
-    for _ in range(asked.rounds):
-        found = {}
-        for off in order:
-            command = [sys.executable, "-m", "benchmarks.switches", "--one", off]
-            found[off] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    rounds, order = [], [ALL_ON, *switches]
+    for _ in range(arguments.rounds):
+        rounds.append({off: measure_apart(off) for off in order})
         order = order[1:] + order[:1]
-        rounds.append(found)
-        print(found, flush=True)
+        print(rounds[-1], flush=True)
     result = {
-        what: {
-            off: {
-                "images_per_second_without": statistics.median(found[off][what] for found in rounds),
-                "images_per_second_with": statistics.median(found[ALL][what] for found in rounds),
-                "ratio": statistics.median(found[ALL][what] / found[off][what] for found in rounds),
-            }
-            for off in switches
-        }
-        for what in ("train", "sample")
+        work: {off: medians(rounds, work, off) for off in switches} for work in ("train", "sample")
     }
-    reports.write_json(RESULT, result | {"rounds": asked.rounds} | about)
+    reports.write_json(RESULT, result | {"rounds": arguments.rounds} | about)
     print(RESULT.read_text())
 
 

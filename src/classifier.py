@@ -1,7 +1,8 @@
-"""The measuring instrument behind fd_digits: a small convolutional classifier, its training, its features.
+"""The measuring instrument behind fd_digits: a small convolutional classifier.
 
-Where a data set has no labels, it learns to tell four rotations of each image instead (Gidaris et al. 2018), so that
-there are features to measure with; its `pretext` then says so.
+Here are its network, its training and its features. Without labels it learns to tell four
+rotations of each image apart (Gidaris et al. 2018), so that there are features to measure with.
+Its `pretext` says so.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from src.common import artifact
-from src.common.dataset import to_float
-from src.common.errors import UserError
-from src.common.randomness import derive, generator
-from src.params import Classifier as Settings
+from .common import artifact
+from .common.dataset import to_float
+from .common.errors import UserError
+from .common.randomness import derive, generator
+from .params import Classifier as Settings
 
 FEATURES = 128
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
+    """Shape of the network, and what it learns: labels, or four rotations."""
+
     image_size: int
     image_channels: int
     classes: int
@@ -44,7 +47,11 @@ class Classifier(nn.Module):
         layers: list[nn.Module] = []
         channels = config.image_channels
         for width, stride in [(32, 1), (32, 2), (64, 1), (64, 2)]:
-            layers += [nn.Conv2d(channels, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+            layers += [
+                nn.Conv2d(channels, width, 3, stride, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
             channels = width
         side = (config.image_size + 3) // 4
         self.convolutions = nn.Sequential(*layers).to(memory_format=torch.channels_last)
@@ -53,7 +60,7 @@ class Classifier(nn.Module):
         self.last = nn.Linear(FEATURES, config.classes)
 
     def features(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, 128): what the last layer sees."""
+        """(B, C, H, W) -> (B, 128): the input of the last layer, without dropout."""
         return F.relu(self.penultimate(self.convolutions(x).flatten(1)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,56 +68,90 @@ class Classifier(nn.Module):
         return self.last(self.dropout(self.features(x)))
 
 
-def _pretext_batch(images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Float images and the classes to learn: the labels, or without labels all four rotations of each image."""
-    x = to_float(images)
+def _pretext_batch(images: Tensor, labels: Tensor | None, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    """The `chosen` images as floats, and the classes to learn.
+
+    Those are the labels; without labels they are the four rotations of each image.
+    """
+    x = to_float(images[chosen])
     if labels is not None:
-        return x, labels
-    return torch.cat([x.rot90(k, (2, 3)) for k in range(4)]), torch.arange(4).repeat_interleave(len(x))
+        return x, labels[chosen]
+    rotated = torch.cat([x.rot90(k, (2, 3)) for k in range(4)])
+    return rotated, torch.arange(4).repeat_interleave(len(x))
 
 
 def train(
     images: Tensor, labels: Tensor | None, settings: Settings, device: torch.device | str
 ) -> Iterator[tuple[Classifier, float]]:
-    """Train on uint8 images (N, C, H, W), yielding the classifier and the loss after each step.
+    """Train on uint8 images (N, C, H, W); yield the classifier and the loss after each step.
 
-    AdamW with a one-cycle learning rate (Smith and Topin 2019). Everything follows from settings.seed.
+    AdamW with a one-cycle learning rate (Smith and Topin 2019). All randomness follows from
+    settings.seed. Raises UserError if the loss is not finite.
     """
-    classes = 4 if labels is None else int(labels.max()) + 1
-    pretext: Literal["labels", "rotations"] = "rotations" if labels is None else "labels"
     steps = total_steps(len(images), settings)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(settings.seed, "classifier"))
-        model = Classifier(ClassifierConfig(images.shape[-1], images.shape[1], classes, pretext, settings.dropout))
-    model = model.to(device).train()
+    model = _untrained(images, labels, settings).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.lr, total_steps=steps)
-    step = 0
+    for step, chosen in enumerate(_batches(len(images), settings)):
+        x, y = _pretext_batch(images, labels, chosen)
+        loss = _loss(model, x, y, derive(settings.seed, "classifier dropout", step))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if not math.isfinite(loss.item()):
+            raise UserError(
+                f"the classifier's training diverged at step {step + 1}: loss {loss.item()}, "
+                f"at a learning rate of {optimizer.param_groups[0]['lr']:.3g}; "
+                f"try a lower classifier.lr"
+            )
+        yield model, loss.item()
+
+
+def _untrained(images: Tensor, labels: Tensor | None, settings: Settings) -> Classifier:
+    """A classifier for such images, with weights that follow from settings.seed."""
+    config = ClassifierConfig(
+        image_size=images.shape[-1],
+        image_channels=images.shape[1],
+        classes=4 if labels is None else int(labels.max()) + 1,
+        pretext="rotations" if labels is None else "labels",
+        dropout=settings.dropout,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(settings.seed, "classifier"))
+        return Classifier(config)
+
+
+def _batches(count: int, settings: Settings) -> Iterator[Tensor]:
+    """Positions of the images of each step, in an order of its own for each epoch."""
     for epoch in range(settings.epochs):
-        order = torch.randperm(len(images), generator=generator(settings.seed, "classifier epoch", epoch))
-        for chosen in order.split(settings.batch_size):
-            x, y = _pretext_batch(images[chosen], None if labels is None else labels[chosen])
-            with torch.random.fork_rng(devices=[torch.device(device)] if torch.device(device).type == "cuda" else []):
-                torch.manual_seed(derive(settings.seed, "classifier dropout", step))
-                loss = F.cross_entropy(model(x.to(device, memory_format=torch.channels_last)), y.to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            step += 1
-            if not math.isfinite(loss.item()):
-                raise UserError(
-                    f"the classifier's training diverged at step {step}: loss {loss.item()}, at a learning rate of "
-                    f"{optimizer.param_groups[0]['lr']:.3g}; try a lower classifier.lr"
-                )
-            yield model, loss.item()
+        random = generator(settings.seed, "classifier epoch", epoch)
+        yield from torch.randperm(count, generator=random).split(settings.batch_size)
+
+
+def _loss(model: Classifier, x: Tensor, y: Tensor, seed: int) -> Tensor:
+    """Cross entropy of images and classes, with the dropout that follows from `seed`."""
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        logits = model(x.to(device, memory_format=torch.channels_last))
+        return F.cross_entropy(logits, y.to(device))
 
 
 def fit(
-    images: Tensor, labels: Tensor | None, settings: Settings, device: torch.device | str, what: str = "classifier"
+    images: Tensor,
+    labels: Tensor | None,
+    settings: Settings,
+    device: torch.device | str,
+    what: str = "classifier",
 ) -> Classifier:
-    """The classifier that `train` ends with, in evaluation mode; `what` stands before its progress bar."""
-    bar = tqdm(train(images, labels, settings, device), desc=what, unit="step", total=total_steps(len(images), settings))
+    """The classifier that `train` ends with, in evaluation mode; `what` names the progress bar."""
+    bar = tqdm(
+        train(images, labels, settings, device),
+        desc=what,
+        unit="step",
+        total=total_steps(len(images), settings),
+    )
     for model, loss in bar:
         bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
     return model.eval()
@@ -122,15 +163,21 @@ def total_steps(count: int, settings: Settings) -> int:
 
 
 @torch.inference_mode()
-def accuracy(model: Classifier, images: Tensor, labels: Tensor | None, batch_size: int = 1000) -> float:
-    """Share of uint8 images (N, C, H, W) recognised as their label, or as their rotation; in [0, 1]."""
+def accuracy(
+    model: Classifier, images: Tensor, labels: Tensor | None, batch_size: int = 1000
+) -> float:
+    """Share of uint8 images (N, C, H, W) recognised as their label; in [0, 1].
+
+    Without labels: share of their rotations that are recognised.
+    """
     model.eval()
     device = next(model.parameters()).device
     right = total = 0
     for chosen in torch.arange(len(images)).split(batch_size):
-        x, y = _pretext_batch(images[chosen], None if labels is None else labels[chosen])
-        found = model(x.to(device, memory_format=torch.channels_last)).argmax(dim=1).cpu()
-        right, total = right + int((found == y).sum()), total + len(y)
+        x, y = _pretext_batch(images, labels, chosen)
+        predicted = model(x.to(device, memory_format=torch.channels_last)).argmax(dim=1).cpu()
+        right += int((predicted == y).sum())
+        total += len(y)
     return right / total
 
 
@@ -141,7 +188,7 @@ def features(model: Classifier, images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def feature_batches(model: Classifier, images: Tensor, batch_size: int = 1000) -> Iterator[Tensor]:
-    """The same, a batch (B, 128) at a time."""
+    """The same features, a batch (B, 128) at a time."""
     model.eval()
     device = next(model.parameters()).device
     for batch in images.split(batch_size):
@@ -149,7 +196,7 @@ def feature_batches(model: Classifier, images: Tensor, batch_size: int = 1000) -
 
 
 def recognised(model: Classifier, features: Tensor, labels: Tensor | None) -> float | None:
-    """Share of images, by their features (N, 128), taken for the class `labels` (N,) name; in [0, 1].
+    """Share of images, by their features (N, 128), recognised as their `labels` (N,); in [0, 1].
 
     None without labels, or where the classifier was trained without them.
     """
@@ -160,25 +207,40 @@ def recognised(model: Classifier, features: Tensor, labels: Tensor | None) -> fl
 
 @torch.inference_mode()
 def predictions(model: Classifier, features: Tensor) -> Tensor:
-    """The class that `features` (N, 128) speak for: (N,) int64."""
+    """The most likely class of each row of `features` (N, 128): (N,) int64."""
     device = next(model.parameters()).device
     return model.last(features.to(device)).argmax(dim=1).cpu()
 
 
 def save(model: Classifier, path: str | Path, about: dict) -> None:
-    artifact.save(path, "classifier", model.state_dict(), {"config": asdict(model.config), "about": about})
+    """Write the classifier, its configuration and `about` (JSON values)."""
+    header = {"config": asdict(model.config), "about": about}
+    artifact.save(path, "classifier", model.state_dict(), header)
 
 
 def load(path: str | Path) -> tuple[Classifier, dict]:
-    """The classifier, in evaluation mode on the CPU, and `about`. Raises UserError if the file is missing or damaged,
-    OSError if the system refuses it."""
-    header, weights = artifact.load(path, "classifier", remedy="`dvc pull` fetches it, `dvc repro classifier` makes it")
+    """Read the classifier, in evaluation mode on the CPU, and `about`.
+
+    Raises UserError if the file is missing or damaged, OSError if the system refuses it.
+    """
+    header, weights = artifact.load(
+        path, "classifier", remedy="`dvc pull` fetches it, `dvc repro classifier` makes it"
+    )
     try:
         config = ClassifierConfig(**header["config"])
-        artifact.fit(lambda: Classifier(config), weights)
+        artifact.check_fit(lambda: Classifier(config), weights)
         model = Classifier(config)
         model.load_state_dict(weights)
         about = header["about"]
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError) as error:
-        raise UserError(f"{path}: its weights do not fit its configuration ({error}); train anew") from None
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        ArithmeticError,
+    ) as error:
+        raise UserError(
+            f"{path}: its weights do not fit its configuration ({error}); train anew"
+        ) from None
     return model.eval().requires_grad_(False), about

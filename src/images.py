@@ -1,4 +1,4 @@
-"""Generated images as PNGs in the strict format: 00001.png, 00002.png ... in one folder, RGB, all of one size."""
+"""Generated images as RGB PNGs in one folder: 00001.png, 00002.png ..., all of one size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from src.common.errors import UserError
+from .common.errors import UserError
 
 
 def file_name(number: int) -> str:
@@ -21,7 +21,10 @@ def file_name(number: int) -> str:
 
 
 class PixelDigest:
-    """A name for a sequence of images, by their pixels; grey images and their RGB PNGs have the same one."""
+    """A digest of a sequence of images, by their pixels.
+
+    Grey images and their RGB PNGs have the same digest.
+    """
 
     def __init__(self, images: Tensor | None = None) -> None:
         self.each: list[str] = []  # sha256 of every image
@@ -30,32 +33,42 @@ class PixelDigest:
 
     def add(self, images: Tensor) -> None:
         """Take in uint8 images (B, C, H, W), C 1 or 3."""
-        self.each += [hashlib.sha256(image.tobytes()).hexdigest() for image in images.expand(-1, 3, -1, -1).contiguous().numpy()]
+        self.each += [
+            hashlib.sha256(image.tobytes()).hexdigest()
+            for image in images.expand(-1, 3, -1, -1).contiguous().numpy()
+        ]
 
     def hex(self) -> str:
-        """First 12 hex digits of the sha256 of those."""
+        """First 12 hex digits of the sha256 of all images' sha256."""
         return hashlib.sha256("".join(self.each).encode()).hexdigest()[:12]
 
 
 def write(folder: str | Path, first: int, images: Tensor) -> None:
     """Write uint8 images (B, C, H, W), C 1 or 3, as RGB PNGs numbered from `first`."""
     folder = Path(folder)
-    for number, pixels in enumerate(images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy(), start=first):
-        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / file_name(number), compress_level=1)
+    rgb = images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+    for number, pixels in enumerate(rgb, start=first):
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        image.save(folder / file_name(number), compress_level=1)
 
 
-def stream(folder: str | Path, count: int, batch_size: int = 500, side: int | None = None) -> Iterator[Tensor]:
-    """The `count` images of `folder` in order, in batches: (B, 3, H, W) uint8.
+def stream(
+    folder: str | Path, count: int, batch_size: int = 500, side: int | None = None
+) -> Iterator[Tensor]:
+    """Yield the `count` images of `folder` in order, in batches: (B, 3, H, W) uint8.
 
-    Raises UserError unless the folder holds exactly 00001.png to `count`, each RGB and of the same size, `side` if given.
+    Raises UserError unless the folder holds exactly 00001.png to `count`, each RGB. All must have
+    the same size, and the side `side` if given.
     """
     folder = Path(folder)
     expected = [file_name(number) for number in range(1, count + 1)]
-    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if odd := sorted(found.symmetric_difference(expected)):
+    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if odd := sorted(present.symmetric_difference(expected)):
         raise UserError(
-            f"{folder}/: expected exactly {file_name(1)} to {file_name(count)}, found {len(found)} entries; first "
-            f"{'unexpected' if odd[0] in found else 'missing'}: {odd[0]}; `dvc repro --force sample` makes it anew"
+            f"{folder}/: expected exactly {file_name(1)} to {file_name(count)}, "
+            f"found {len(present)} entries; "
+            f"first {'unexpected' if odd[0] in present else 'missing'}: {odd[0]}; "
+            f"`dvc repro --force sample` makes it anew"
         )
     shape = torch.Size((3, side, side)) if side else None
     batch: list[Tensor] = []
@@ -68,8 +81,10 @@ def stream(folder: str | Path, count: int, batch_size: int = 500, side: int | No
 
 
 def salvage(folder: str | Path, numbers: range) -> Tensor | None:
-    """The images with these numbers, (B, 3, H, W) uint8; None if one is missing or not whole, as a `write` that was
-    interrupted leaves them."""
+    """Read the images with these numbers: (B, 3, H, W) uint8.
+
+    None if one is missing or damaged, as after an interrupted `write`.
+    """
     try:
         return torch.stack([_read(Path(folder) / file_name(number)) for number in numbers])
     except (UserError, RuntimeError):
@@ -77,33 +92,45 @@ def salvage(folder: str | Path, numbers: range) -> Tensor | None:
 
 
 def _read(path: Path, shape: torch.Size | None = None) -> Tensor:
-    """One RGB PNG: (3, H, W) uint8. Raises UserError unless it is one, and of `shape` if given."""
+    """One RGB PNG: (3, H, W) uint8. Raises UserError for other files and other shapes."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
             pixels, mode = np.array(image), image.mode
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a whole PNG ({error}); `dvc repro --force sample` makes it anew") from None
-    size, expected = pixels.shape[:2], tuple(shape[1:]) if shape else pixels.shape[:2]
+        raise UserError(
+            f"{path}: not a whole PNG ({error}); `dvc repro --force sample` makes it anew"
+        ) from None
+    size = pixels.shape[:2]
+    expected = tuple(shape[1:]) if shape else size
     if mode != "RGB" or size != expected:
-        raise UserError(f"{path}: expected RGB of {expected}, found {mode} of {size}; `dvc repro --force sample` makes it anew")
+        raise UserError(
+            f"{path}: expected RGB of {expected}, found {mode} of {size}; "
+            f"`dvc repro --force sample` makes it anew"
+        )
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def read(folder: str | Path, count: int, side: int | None = None, pixels: str | None = None) -> Tensor:
-    """All at once what `stream` yields: (count, 3, H, W) uint8. Raises UserError unless `pixels`, if given, is their digest."""
-    found, digest = [], PixelDigest()
+def read(
+    folder: str | Path, count: int, side: int | None = None, pixels: str | None = None
+) -> Tensor:
+    """Read all at once what `stream` yields: (count, 3, H, W) uint8.
+
+    Raises UserError as `stream` does, and if `pixels` is given but is not the images' digest.
+    """
+    batches = []
+    digest = PixelDigest()
     for batch in stream(folder, count, side=side):
-        found.append(batch)
+        batches.append(batch)
         digest.add(batch)
     if pixels is not None:
         check(folder, digest, pixels)
-    return torch.cat(found)
+    return torch.cat(batches)
 
 
-def check(folder: str | Path, found: PixelDigest, expected: str) -> None:
-    """Raises UserError unless the images of `folder`, whose digest was `found`, are those that were drawn."""
-    if found.hex() != expected:
+def check(folder: str | Path, digest: PixelDigest, expected: str) -> None:
+    """Raises UserError unless `digest`, of the images in `folder`, is that of the drawn ones."""
+    if digest.hex() != expected:
         raise UserError(
-            f"{folder}/: its pixels ({found.hex()}) are not those that were drawn ({expected}); "
+            f"{folder}/: its pixels ({digest.hex()}) are not those that were drawn ({expected}); "
             f"`dvc repro --force sample` draws them anew"
         )

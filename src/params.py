@@ -1,24 +1,39 @@
-"""Typed, validated parameters: params.yaml in, frozen objects out. Does not know which stage reads what."""
+"""Typed, validated parameters: params.yaml in, frozen objects out.
+
+Does not know which stage reads what. It checks values and computes none, so no stage declares it.
+"""
 
 from __future__ import annotations
 
 import re
 import reprlib
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_type_hints
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
-from src.common.errors import UserError
+from .common.errors import UserError
+from .diffusion.denoiser import Prediction
+from .diffusion.samplers import FIXED_ETA, Sampler
+from .diffusion.samplers import Interval as IntervalHint
+from .diffusion.schedule import MAX_TIMESTEPS, Schedule, ScheduleConfig, ScheduleName
 
-MOST_TIMESTEPS = 100_000
-MOST_ETA = {"ddim": 1.0, "sde-dpmsolver++": 2.0, "sa-solver": 2.0}  # of other methods eta has no meaning
-MOST_TOLD = 500  # characters of what was found: YAML's aliases can make a few bytes very large
+MAX_SHOWN = 500  # characters of a value in a message: a few bytes of YAML can be very large
 
 
 def _read_exponent(value: object) -> object:
-    """PyYAML follows YAML 1.1, where 1e-05 is a string, and that is how DVC writes small numbers."""
+    """PyYAML follows YAML 1.1, where 1e-05 is a string; DVC writes small numbers like that."""
     if isinstance(value, str):
         try:
             return float(value)
@@ -27,78 +42,56 @@ def _read_exponent(value: object) -> object:
     return value
 
 
+def _read_pair(value: object) -> object:
+    if isinstance(value, list | tuple) and len(value) != 2:
+        raise ValueError(f"expected [low, high], found {list(value)}")
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _ascending(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] > interval[1]:
+        raise ValueError(f"expected [low, high], found {list(interval)}")
+    return interval
+
+
 Float = Annotated[float, BeforeValidator(_read_exponent), Field(allow_inf_nan=False)]
 Positive = Annotated[Float, Field(gt=0)]
 NotNegative = Annotated[Float, Field(ge=0)]
 Fraction = Annotated[Float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Few = Annotated[int, Field(ge=1, le=4096)]  # where more would only fill the memory
-Images = Annotated[int, Field(ge=1, le=2**20)]  # at a time
-Index = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-def _ascending(interval: list[float]) -> list[float]:
-    if interval[0] > interval[1]:
-        raise ValueError(f"expected [low, high], found {interval}")
-    return interval
-
-
-Interval = Annotated[list[Float], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
-
-
-# What src/diffusion has, said again: nothing of the network is imported to check a file.
-Method = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "sa-solver"]
-Spacing = Literal["leading", "trailing", "logsnr"]
+BatchSize = Annotated[int, Field(ge=1, le=2**20)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Interval = Annotated[tuple[Float, Float], BeforeValidator(_read_pair), AfterValidator(_ascending)]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
-def _sampler_exists(name: str) -> str:
-    found = re.fullmatch(r"(\S+) (\S+)( \d+(\.\d+)?)?", name)
-    if not found or found[1] not in get_args(Method) or found[2] not in get_args(Spacing):
-        raise ValueError(
-            f'expected "METHOD SPACING" or "METHOD SPACING ETA", such as "sa-solver logsnr 1", where METHOD is one of '
-            f"{', '.join(get_args(Method))} and SPACING one of {', '.join(get_args(Spacing))}; found {name!r}"
-        )
-    most = MOST_ETA.get(found[1])
-    if found[3] and (most is None or float(found[3]) > most):
-        allowed = "no eta" if most is None else f"an eta of at most {most:g}"
-        raise ValueError(f"expected {allowed} for {found[1]}, found {name!r}")
-    return name
-
-
-SamplerName = Annotated[str, AfterValidator(_sampler_exists)]  # method, spacing, and eta where it is not 0
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Without aliases: with them a few bytes can unfold to any amount of memory."""
-
-    def compose_node(self, parent: yaml.Node | None, index: object) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError(f"aliases such as *{self.peek_event().anchor} are not accepted; write the value out")
-        return super().compose_node(parent, index)
-
-
 class Section(BaseModel):
-    """Keys are all required, typed strictly, and no others are accepted: params.yaml is the one place of defaults."""
+    """All keys are required, typed strictly, and no others are accepted.
+
+    So params.yaml is the one place of defaults.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Unpack(Section):
     heldout: Annotated[Float, Field(gt=0, lt=1)]
-    seed: Index
+    seed: Seed
 
 
 class Model(Section):
     patch_size: Few
     base_channels: Annotated[int, Field(ge=4, le=4096, multiple_of=4)]
-    multipliers: Annotated[list[Annotated[int, Field(ge=1, le=64)]], Field(min_length=1, max_length=10)]
+    multipliers: Annotated[
+        list[Annotated[int, Field(ge=1, le=64)]], Field(min_length=1, max_length=10)
+    ]
     res_blocks: Annotated[int, Field(ge=1, le=64)]
     attention_resolutions: list[Count]
     heads: Few
     dropout: Fraction
     time_width: Annotated[int, Field(ge=2, le=2**16, multiple_of=2)]
-    prediction: Literal["epsilon", "v", "x0"]
+    prediction: Prediction
     conditional: bool
     label_dropout: Fraction
 
@@ -106,11 +99,11 @@ class Model(Section):
 class Train(Section):
     steps: Count
     max_epochs: Positive
-    batch_size: Images
+    batch_size: BatchSize
     lr: Positive
     muon_lr: Positive | None
     weight_decay: NotNegative
-    warmup_steps: Index
+    warmup_steps: Seed
     grad_clip: Positive
     accumulation: Count
     precision: Precision
@@ -129,57 +122,91 @@ class Train(Section):
     @model_validator(mode="after")
     def _accumulation_divides(self) -> Train:
         if self.batch_size % self.accumulation:
-            raise ValueError(f"accumulation ({self.accumulation}) must divide batch_size ({self.batch_size})")
+            raise ValueError(
+                f"accumulation ({self.accumulation}) must divide batch_size ({self.batch_size})"
+            )
         return self
 
 
-class Sample(Section):
-    method: Method
-    steps: Count
-    spacing: Spacing
-    eta: Annotated[Float, Field(ge=0, le=max(MOST_ETA.values()))]
-    guidance: NotNegative
-    guidance_interval: Interval | None
-    autoguidance: NotNegative
-    autoguidance_interval: Interval | None
-    classes: Annotated[list[Index], Field(min_length=1)] | None
-    count: Annotated[int, Field(ge=2, le=99_999)]
-    batch_size: Images
-    precision: Precision
-    seed: Index
+_STRICT: dict[object, Any] = {int: Count, float: Float, IntervalHint | None: Interval | None}
+_SAMPLER_FIELDS: dict[str, Any] = {
+    name: (_STRICT.get(hint, hint), ...) for name, hint in get_type_hints(Sampler).items()
+}
+
+
+class _MakesSampler(Section):
+    """The base of sections that have the fields of a Sampler, checked by the Sampler itself."""
+
+    @property
+    def sampler(self) -> Sampler:
+        return Sampler(**{field.name: getattr(self, field.name) for field in fields(Sampler)})
 
     @model_validator(mode="after")
-    def _eta_is_of_the_method(self) -> Sample:
-        if self.eta > MOST_ETA.get(self.method, self.eta):
-            raise ValueError(f"eta ({self.eta}) must not exceed {MOST_ETA[self.method]:g} for {self.method}")
+    def _check_sampler(self) -> _MakesSampler:
+        assert self.sampler
         return self
+
+
+# The fields of a Sampler as keys, so that a new one needs no second definition here.
+SamplerFields: Any = create_model(
+    "SamplerFields",
+    __base__=_MakesSampler,
+    **_SAMPLER_FIELDS,
+)
+
+
+class Sample(SamplerFields):
+    classes: Annotated[list[Seed], Field(min_length=1)] | None
+    count: Annotated[int, Field(ge=2, le=99_999)]
+    batch_size: BatchSize
+    precision: Precision
+    seed: Seed
 
 
 class Classifier(Section):
     epochs: Count
-    batch_size: Images
+    batch_size: BatchSize
     lr: Positive
     dropout: Fraction
-    seed: Index
+    seed: Seed
 
 
 class Fid(Section):
     inception: Literal["auto", "always", "never"]
     statistics: Annotated[str, Field(pattern=r"^[^/\\]+\.npz$")] | None
-    batch_size: Images
+    batch_size: BatchSize
 
 
 class Quality(Section):
     neighbours: Count
-    seed: Index
+    seed: Seed
 
 
 class Spread(Section):
     seeds: Few
 
 
+def _parse_sampler(name: str) -> tuple[Any, Any, float]:
+    """(method, spacing, eta) of a name such as "sa-solver logsnr 1". Raises ValueError."""
+    match = re.fullmatch(r"(\S+) (\S+)( \d+(\.\d+)?)?", name)
+    if not match:
+        raise ValueError(
+            f'expected "METHOD SPACING" or "METHOD SPACING ETA", such as "sa-solver logsnr 1"; '
+            f"found {name!r}"
+        )
+    if match[3] and match[1] in FIXED_ETA:
+        raise ValueError(f"expected no eta for {match[1]}, found {name!r}")
+    return match[1], match[2], float(match[3] or 0.0)
+
+
+def _sampler_exists(name: str) -> str:
+    method, spacing, eta = _parse_sampler(name)
+    assert Sampler(method, 1, spacing, eta)
+    return name
+
+
 class Sweep(Section):
-    samplers: Annotated[list[SamplerName], Field(min_length=1)]
+    samplers: Annotated[list[Annotated[str, AfterValidator(_sampler_exists)]], Field(min_length=1)]
     steps: Annotated[list[Count], Field(min_length=1)]
     guidance: NotNegative
     guidance_interval: Interval | None
@@ -187,16 +214,30 @@ class Sweep(Section):
     autoguidance_interval: Interval | None
     count: Annotated[int, Field(ge=2)]
     precision: Precision
-    seed: Index
+    seed: Seed
+
+    def sampler(self, name: str, steps: int) -> Sampler:
+        """The sampler of this name (one of `samplers`) at so many steps."""
+        method, spacing, eta = _parse_sampler(name)
+        return Sampler(
+            method,
+            steps,
+            spacing,
+            eta,
+            self.guidance,
+            self.guidance_interval,
+            self.autoguidance,
+            self.autoguidance_interval,
+        )
 
 
 class Bound(Section):
     images: Annotated[int, Field(ge=2)]
-    seed: Index
+    seed: Seed
 
 
 class Figures(Section):
-    process_images: Annotated[int, Field(ge=1, le=16)]  # the sample stage keeps the way of so many
+    process_images: Annotated[int, Field(ge=1, le=16)]  # of so many the trajectory is kept
     process_steps: Annotated[int, Field(ge=2, le=100)]
     grid_per_class: Annotated[int, Field(ge=1, le=100)]
     dpi: Annotated[int, Field(ge=30, le=1200)]
@@ -204,9 +245,9 @@ class Figures(Section):
 
 class Params(Section):
     launcher: Annotated[str, Field(min_length=1)]
-    seed: Index
-    schedule: Literal["linear", "cosine"]
-    timesteps: Annotated[int, Field(ge=2, le=MOST_TIMESTEPS)]
+    seed: Seed
+    schedule: ScheduleName
+    timesteps: Annotated[int, Field(ge=2, le=MAX_TIMESTEPS)]
     beta_start: Annotated[Float, Field(gt=0, lt=1)]
     beta_end: Annotated[Float, Field(gt=0, lt=1)]
     cosine_s: NotNegative
@@ -223,26 +264,55 @@ class Params(Section):
     figures: Figures
 
     @model_validator(mode="after")
-    def _consistent(self) -> Params:
+    def _makes_a_schedule(self) -> Params:
         if self.beta_start > self.beta_end:
-            raise ValueError(f"beta_start ({self.beta_start}) must not exceed beta_end ({self.beta_end})")
-        for key, section in (("sample", self.sample), ("sweep", self.sweep)):
-            if section.autoguidance != 1 and self.train.guide_at == 0:
-                raise ValueError(
-                    f"{key}.autoguidance ({section.autoguidance}) must be 1 where train.guide_at is 0: there is no guide"
-                )
-            if section.guidance != 1 and self.model.conditional and self.model.label_dropout == 0:
-                raise ValueError(
-                    f"{key}.guidance ({section.guidance}) must be 1 where model.label_dropout is 0: all are seen with class"
-                )
-        for key, steps in (("sample.steps", self.sample.steps), ("sweep.steps", max(self.sweep.steps))):
-            if steps > self.timesteps:
-                raise ValueError(f"{key} ({steps}) must not exceed timesteps ({self.timesteps})")
+            raise ValueError(
+                f"beta_start ({self.beta_start}) must not exceed beta_end ({self.beta_end})"
+            )
+        config = ScheduleConfig(
+            self.schedule, self.timesteps, self.beta_start, self.beta_end, self.cosine_s
+        )
+        assert Schedule(config)
         return self
+
+    @model_validator(mode="after")
+    def _model_can_be_sampled(self) -> Params:
+        label_dropout = self.model.label_dropout if self.model.conditional else None
+        self._check_guidance("sample", self.sample.sampler, label_dropout)
+        for steps in self.sweep.steps:
+            sampler = self.sweep.sampler(self.sweep.samplers[0], steps)
+            self._check_guidance("sweep", sampler, label_dropout)
+        return self
+
+    def _check_guidance(self, key: str, sampler: Sampler, label_dropout: float | None) -> None:
+        if sampler.autoguidance != 1 and self.train.guide_at == 0:
+            raise ValueError(
+                f"{key}.autoguidance ({sampler.autoguidance}) must be 1 where train.guide_at is 0: "
+                f"there is no guide"
+            )
+        if sampler.guidance != 1 and label_dropout == 0:
+            raise ValueError(
+                f"{key}.guidance ({sampler.guidance}) must be 1 where model.label_dropout is 0: "
+                f"the model never trains without a class"
+            )
+        if sampler.steps > self.timesteps:
+            raise ValueError(
+                f"{key}.steps ({sampler.steps}) must not exceed timesteps ({self.timesteps})"
+            )
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Rejects aliases: with them a few bytes can unfold to any amount of memory."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            anchor = self.peek_event().anchor
+            raise yaml.YAMLError(f"aliases such as *{anchor} are not accepted; write the value out")
+        return super().compose_node(parent, index)
 
 
 def load(path: str | Path = "params.yaml") -> Params:
-    """All parameters, checked as a whole, so that a mistake in `sample` is told before hours of `train`.
+    """All parameters, checked as a whole: a mistake in `sample` is found before hours of `train`.
 
     Raises UserError that names the file and each offending key.
     """
@@ -252,28 +322,42 @@ def load(path: str | Path = "params.yaml") -> Params:
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run from the root of the repository") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder; `git checkout {path}` brings the file back") from None
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
-        # but for the first these are of odd numbers, dates and nesting
-        raise UserError(f"{path}: not valid YAML: {str(error)[:MOST_TOLD]}") from None
+        raise UserError(
+            f"{path}: is a folder; `git checkout {path}` brings the file back"
+        ) from None
+    except (
+        yaml.YAMLError,
+        ValueError,  # this one and those below: odd numbers, dates and nesting
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
+        raise UserError(f"{path}: not valid YAML: {str(error)[:MAX_SHOWN]}") from None
     if not isinstance(raw, dict):
-        raise UserError(f"{path}: expected a mapping of keys to values, found {type(raw).__name__}")
+        raise UserError(f"{path}: expected a mapping of keys to values, got {type(raw).__name__}")
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        raise UserError(f"{path}:\n" + "\n".join(_explain(problem) for problem in error.errors())) from None
+        problems = [f"  {explain(dict(problem))}" for problem in error.errors()]
+        raise UserError(f"{path}:\n" + "\n".join(problems)) from None
 
 
-def _explain(problem: dict) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "(the whole file)"
+def explain(problem: dict) -> str:
+    """One line for one of pydantic's errors."""
+    key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        return f"  {key}: unknown key; remove it or correct its spelling"
+        return f"{key}: unknown key; remove it or correct its spelling"
     if problem["type"] == "missing":
-        return f"  {key}: missing; `git diff params.yaml` shows what was there"
+        return f"{key}: missing; `git diff params.yaml` shows what was there"
     if problem["type"] == "value_error":
-        return f"  {key}: {problem['ctx']['error']}"
+        text = str(problem["ctx"]["error"])
+        if re.match(r"[a-z_]+: ", text):  # it names its key
+            return f"{key}.{text}" if key else text
+        return f"{key}: {text}" if key else text
     try:
-        found = reprlib.repr(problem["input"])
+        value = reprlib.repr(problem["input"])
     except ValueError:  # Python does not write out numbers of more than 4,300 digits
-        found = "a number of thousands of digits"
-    return f"  {key}: {problem['msg'][0].lower()}{problem['msg'][1:]}; found {found[:MOST_TOLD]}"
+        value = "a number of thousands of digits"
+    message = problem["msg"]
+    return f"{key}: {message[0].lower()}{message[1:]}; found {value[:MAX_SHOWN]}"

@@ -1,1 +1,1 @@
-"""The pipeline's stages: one thin script each, run as `python -m stages NAME` from the root of the repository."""
+"""The pipeline's stages, one script each: `python -m stages NAME` from the repository's root."""

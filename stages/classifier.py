@@ -12,7 +12,5 @@ def main() -> None:
     model = classifier.fit(data.images, data.labels, p.classifier, device.best())
     accuracy = classifier.accuracy(model, data.heldout_images, data.heldout_labels)
     classifier.save(model, "models/classifier.safetensors", data.describe())
-    reports.write_json(
-        "metrics/classifier.json",
-        data.describe() | {"learns": model.config.pretext, "heldout_accuracy": round(accuracy, 4)},
-    )
+    metrics = {"learns": model.config.pretext, "heldout_accuracy": round(accuracy, 4)}
+    reports.write_json("metrics/classifier.json", data.describe() | metrics)

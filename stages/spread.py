@@ -1,4 +1,4 @@
-"""How far the scores move from one sampling seed to the next: the same model and settings, other noise."""
+"""How far the scores move from one sampling seed to the next: the same model, other noise."""
 
 from __future__ import annotations
 
@@ -6,50 +6,48 @@ import statistics
 
 from tqdm import tqdm
 
-from src import classifier, drawing, frechet, params, provenance
-from src.common import artifact, dataset, device, reports
-from src.quality import scores, strokes
+from src import drawing, model_file, params, provenance
+from src.common import dataset, reports
+from src.measure.quality import Comparison
+from stages import inputs
 
-NAMES = (
-    "fd_digits", "accuracy", "fd_digits_infinity", "kid_digits", "precision", "recall", "density", "coverage", "cas", "broken"
-)
+OF_FID = ("fd_digits", "accuracy")
+DISTANCES = ("fd_digits_infinity", "kid_digits")
+SHARES = ("precision", "recall", "density", "coverage", "cas", "broken")
+OF_QUALITY = DISTANCES + SHARES
+SCORES = OF_FID + OF_QUALITY
 
 
 def main() -> None:
     p = params.load()
-    reference = provenance.reference("reference/about.json")
     data = dataset.load("arrays/dataset.safetensors")
-    provenance.check_measured(
-        reference, "models/classifier.safetensors", "reference/digits.npz", "arrays/features.safetensors", data
-    )
-    first = provenance.read("metrics/fid.json", ("fd_digits", "accuracy", "model", "pixels", "classifier"))
-    provenance.expect("models/model.safetensors", artifact.digest("models/model.safetensors"), first["model"])
-    provenance.expect("models/classifier.safetensors", reference["classifier"], first["classifier"])
-    others = provenance.read("metrics/quality.json", ("pixels", *NAMES[2:]))
-    provenance.expect("metrics/quality.json, its images", others["pixels"], first["pixels"])
-    first |= others
+    reference, real = inputs.measuring(data)
+    first = provenance.read("metrics/fid.json", (*OF_FID, "model", "pixels", "classifier"))
+    used = reference.about["classifier"]
+    provenance.expect("models/classifier.safetensors", used, first["classifier"])
+    provenance.expect_file("models/model.safetensors", "which drew the images", first["model"])
+    quality = provenance.read("metrics/quality.json", ("pixels", *OF_QUALITY))
+    provenance.expect("metrics/quality.json, its images", quality["pixels"], first["pixels"])
+    first |= quality
 
-    real = provenance.tensors("arrays/features.safetensors")
-    real, moments = real["train"][real["drawn"]], frechet.load("reference/digits.npz", classifier.FEATURES)
-    instrument, _ = classifier.load("models/classifier.safetensors")
-    instrument = instrument.to(device.best())
-    model, about = drawing.open_model("models/model.safetensors", p.sample.precision)
-    sampler = drawing.Sampler.of(p.sample, model)
-    rows = [{"seed": p.sample.seed} | {name: first[name] for name in NAMES}]
-    for seed in tqdm(range(p.sample.seed + 1, p.sample.seed + p.spread.seeds), desc="spread", unit="seed"):
-        counts = about["class_counts"] if model.conditional else []
+    model, about = model_file.open_model("models/model.safetensors", p.sample.precision)
+    sampler = drawing.fitted(p.sample.sampler, model)
+    counts = about["class_counts"] if model.conditional else []
+    rows = [{"seed": p.sample.seed} | {name: first[name] for name in SCORES}]
+    seeds = range(p.sample.seed + 1, p.sample.seed + p.spread.seeds)
+    for seed in tqdm(seeds, desc="spread", unit="seed"):
         labels = drawing.choose_labels(p.sample.classes, counts, seed, p.sample.count)
         images = drawing.draw(model, sampler, seed, p.sample.count, labels, p.sample.batch_size)
-        features = classifier.features(instrument, images)
-        found = scores.scores(features, real, moments, p.quality.neighbours, p.quality.seed)
-        found |= {"accuracy": classifier.recognised(instrument, features, labels), "broken": strokes.broken(images), "cas": None}
-        if labels is not None:
-            other = classifier.fit(images, labels, p.classifier, device.best(), f"classifier on images of seed {seed}")
-            found["cas"] = classifier.accuracy(other, data.heldout_images, data.heldout_labels)
-        rows.append({"seed": seed} | {name: found[name] for name in NAMES})
+        comparison = Comparison(images, labels, data, reference, real)
+        scores = comparison.scores(p.quality.neighbours, p.quality.seed)
+        scores |= {"accuracy": comparison.accuracy(), "broken": comparison.broken()}
+        scores["cas"] = comparison.cas(p.classifier, f"images of seed {seed}")
+        rows.append({"seed": seed} | {name: scores[name] for name in SCORES})
     reports.write_csv("plots/spread.csv", rows)
-    metrics = data.describe() | {"model": first["model"], "images": p.sample.count, "seeds": len(rows)}
-    for name in NAMES:
+
+    metrics = data.describe()
+    metrics |= {"model": first["model"], "images": p.sample.count, "seeds": len(rows)}
+    for name in SCORES:
         values = [row[name] for row in rows if row[name] is not None]
         metrics[f"{name}_mean"] = statistics.mean(values) if values else None
         metrics[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None

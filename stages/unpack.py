@@ -1,4 +1,4 @@
-"""Archive in data/ to one file of arrays, with a held-out split."""
+"""Turn the archive in data/ into one file of arrays, with a held-out split."""
 
 from __future__ import annotations
 
@@ -10,20 +10,31 @@ from src.common import dataset, reports
 
 def main() -> None:
     p = params.load()
-    data = archives.read("data", heldout=p.unpack.heldout, seed=p.unpack.seed, scratch="arrays")
+    data = archives.read("data", p.unpack.heldout, p.unpack.seed, scratch="arrays")
     if data.fingerprint not in archives.KNOWN:
-        print(f"data/ holds a data set that this project does not know: {data.name!r}, {data.fingerprint}", file=sys.stderr)
-
+        print(
+            f"data/ holds a data set that this project does not know: {data.name!r}, "
+            f"{data.fingerprint}",
+            file=sys.stderr,
+        )
     dataset.save(data, "arrays/dataset.safetensors")
+
     counts, heldout_counts = data.class_counts(), data.class_counts(heldout=True)
-    reports.write_json(
-        "metrics/data.json",
-        data.describe() | {
-            "image_size": data.image_size, "channels": data.channels, "classes": data.classes,
-            "train_images": len(data.images), "heldout_images": len(data.heldout_images),
-            "train_per_class": dict(enumerate(counts)), "heldout_per_class": dict(enumerate(heldout_counts)),
-        },
-    )
-    rows = [{"class": c, "train": a, "heldout": b} for c, (a, b) in enumerate(zip(counts, heldout_counts, strict=True))]
-    unlabelled = [{"class": "none", "train": len(data.images), "heldout": len(data.heldout_images)}]
-    reports.write_csv("plots/class_counts.csv", rows or unlabelled)
+    metrics = data.describe() | {
+        "image_size": data.image_size,
+        "channels": data.channels,
+        "classes": data.classes,
+        "train_images": len(data.images),
+        "heldout_images": len(data.heldout_images),
+        "train_per_class": dict(enumerate(counts)),
+        "heldout_per_class": dict(enumerate(heldout_counts)),
+    }
+    reports.write_json("metrics/data.json", metrics)
+    rows: list[dict] = [
+        {"class": number, "train": train, "heldout": heldout}
+        for number, (train, heldout) in enumerate(zip(counts, heldout_counts, strict=True))
+    ]
+    if not rows:
+        total, heldout = len(data.images), len(data.heldout_images)
+        rows = [{"class": "none", "train": total, "heldout": heldout}]
+    reports.write_csv("plots/class_counts.csv", rows)

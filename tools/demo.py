@@ -1,4 +1,7 @@
-"""`python -m tools.demo [--server.port N ...]`: the demo's server; what its page imports is loaded before a visitor comes."""
+"""`python -m tools.demo [--server.port N ...]`: the demo's server.
+
+It loads what the page imports before a visitor comes.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,10 @@ import sys
 
 from streamlit.web import cli
 
-from src import drawing, params, pictures, request, trajectory  # noqa: F401 (loaded here once, for all sessions)
+# Loaded here once, for all sessions.
+from src import model_file, params  # noqa: F401
+from src.demo import request, trajectory  # noqa: F401
+from src.show import animation  # noqa: F401
 
 
 def main() -> None:

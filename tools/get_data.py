@@ -1,7 +1,8 @@
-"""`python -m tools.get_data [digits]`: see that data/ holds something to train on, and say in a line what was done.
+"""`python -m tools.get_data [digits|mnist]`: fill data/ with something to train on.
 
-In this order: data/ as it is; DVC's cache or a configured remote; the mirror in MNIST_MIRROR, else torchvision's mirrors;
-and where no MNIST can be had, the 1,797 real 8x8 digits that scikit-learn carries, loudly.
+Tries in this order: data/ as it is; DVC's cache or a configured remote; the mirror in MNIST_MIRROR,
+else torchvision's mirrors. If MNIST cannot be had, writes the 1,797 real 8x8 digits that
+scikit-learn carries, and says so loudly. Prints one line that says what it did.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ from src.common.files import publish, replacing
 DATA = Path("data")
 UNFINISHED = Path(".scratch/data")
 DIGITS = "sklearn-digits.zip"
-MNIST_PIN = "b6c29e96813679dd8c451c9b5ca86e2c.dir"  # of a folder with exactly the four canonical files
+# Of a folder with exactly the four canonical files.
+MNIST_PIN = "b6c29e96813679dd8c451c9b5ca86e2c.dir"
 STAND_IN_PINS: set[str] = set()
 TIMEOUT = 20  # seconds without an answer from a mirror
 MAX_BYTES = 2**25  # of one file; the largest has 10 MB
@@ -44,32 +46,49 @@ HOW_TO_GET_MNIST = f"""
 
 
 def main() -> int:
-    asked = sys.argv[1:]
-    if asked not in ([], ["digits"], ["mnist"]):
-        print(f"DATA: expected digits or mnist, found {' '.join(asked)!r}; `make help` explains", file=sys.stderr)
+    arguments = sys.argv[1:]
+    if arguments not in ([], ["digits"], ["mnist"]):
+        print(
+            f"DATA: expected digits or mnist, found {' '.join(arguments)!r}; `make help` explains",
+            file=sys.stderr,
+        )
         return 2
     try:
         mend_lock()
-        print(f"data: {get(asked[0] if asked else None)}")
+        print(f"data: {get(arguments[0] if arguments else None)}")
     except (UserError, OSError) as error:  # such as a full disk
         print(f"data: {error}", file=sys.stderr)
         return 1
-    # Into DVC's cache, so that experiments in other folders find it; for MNIST this leaves data.dvc as it is in git.
+    # Into DVC's cache, so that experiments in other folders find it. For MNIST this leaves
+    # data.dvc as it is in git.
     committed = dvc("commit", "--quiet", "--force", "data.dvc")
     if committed.returncode:
-        print(f"data: DVC could not take data/ into its cache: {committed.stderr.strip()}", file=sys.stderr)
+        print(
+            f"data: DVC could not take data/ into its cache: {committed.stderr.strip()}",
+            file=sys.stderr,
+        )
     return committed.returncode
 
 
 def mend_lock() -> None:
-    """Bring the committed dvc.lock back where a kill met DVC writing it: half of one stops DVC. Results stay in its cache."""
+    """Restore the committed dvc.lock if a kill met DVC writing it.
+
+    Half a dvc.lock stops DVC. Results stay in DVC's cache.
+    """
     path = Path("dvc.lock")
     if not path.exists() or whole_lock(path):
         return
-    done = subprocess.run(["git", "checkout", "--quiet", "HEAD", "--", str(path)], capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "checkout", "--quiet", "HEAD", "--", str(path)], capture_output=True, text=True
+    )
     if done.returncode:
-        raise UserError(f"dvc.lock: not whole, and git cannot bring it back ({done.stderr.strip()}); delete it")
-    print("data: dvc.lock was not whole and is as in git again; what was finished comes from DVC's run cache")
+        raise UserError(
+            f"dvc.lock: not whole, and git cannot bring it back ({done.stderr.strip()}); delete it"
+        )
+    print(
+        "data: dvc.lock was not whole and is as in git again; "
+        "what was finished comes from DVC's run cache"
+    )
 
 
 def whole_lock(path: Path) -> bool:
@@ -81,55 +100,83 @@ def whole_lock(path: Path) -> bool:
     return True
 
 
-def get(asked: str | None) -> str:
-    """Fill data/ and return what was done. An archive of the user's own in data/ is never touched unasked."""
+def get(choice: str | None) -> str:
+    """Fill data/ and return what was done. `choice` is "digits", "mnist" or None.
+
+    An archive of the user's own in data/ is only touched on request.
+    """
     if DATA.exists() and not DATA.is_dir():
         raise UserError("data: expected a folder, found a file; move it elsewhere")
     present = held()
-    if asked == "digits":
-        if present == [DIGITS]:
-            return f"scikit-learn's 8x8 digits are in data/ already ({DIGITS}), as asked for. This is not MNIST"
-        set_aside(present)
-        write_digits(DATA / DIGITS)
-        return f"wrote scikit-learn's 1,797 8x8 digits to data/{DIGITS}, as asked for. This is not MNIST"
+    if choice == "digits":
+        return get_digits(present)
     if present and present != [DIGITS]:
         return f"data/ is there already ({', '.join(present)})"
 
-    shutil.rmtree(DATA, ignore_errors=True)  # the stand-in of an earlier run gives way to MNIST as soon as there is one
+    # The stand-in of an earlier run gives way to MNIST as soon as there is one.
+    shutil.rmtree(DATA, ignore_errors=True)
     failures = []
-    for attempt in (lambda: from_dvc(stand_in=present == [DIGITS], otherwise_mnist=asked == "mnist"), from_mirrors):
+    for attempt in (
+        lambda: from_dvc(stand_in=present == [DIGITS], otherwise_mnist=choice == "mnist"),
+        from_mirrors,
+    ):
         try:
             return attempt()
-        except NotThere as error:
+        except Unavailable as error:
             failures.append(str(error))
-    if os.environ.get("MNIST_MIRROR") or asked == "mnist":  # asked for by name: no stand-in
+    if os.environ.get("MNIST_MIRROR") or choice == "mnist":  # requested by name: no stand-in
         raise UserError("; ".join(failures))
     print("\n".join(f"data: {failure}" for failure in failures) + HOW_TO_GET_MNIST, file=sys.stderr)
     write_digits(DATA / DIGITS)
     return f"NOT MNIST: wrote the embedded 8x8 digits to data/{DIGITS}"
 
 
-class NotThere(UserError):
-    """One source does not have the data; the next is asked."""
+def get_digits(present: list[str]) -> str:
+    """Fill data/ with scikit-learn's digits and return what was done."""
+    if present == [DIGITS]:
+        return (
+            f"scikit-learn's 8x8 digits are in data/ already ({DIGITS}), as asked for. "
+            f"This is not MNIST"
+        )
+    set_aside(present)
+    write_digits(DATA / DIGITS)
+    return (
+        f"wrote scikit-learn's 1,797 8x8 digits to data/{DIGITS}, as asked for. This is not MNIST"
+    )
+
+
+class Unavailable(UserError):
+    """One source does not have the data; the next one is tried."""
 
 
 def held() -> list[str]:
     """Names of the files in data/, without hidden ones."""
-    return sorted(path.name for path in DATA.iterdir() if not path.name.startswith(".")) if DATA.is_dir() else []
+    if not DATA.is_dir():
+        return []
+    return sorted(path.name for path in DATA.iterdir() if not path.name.startswith("."))
 
 
 def set_aside(present: list[str]) -> None:
-    """Clear data/ for the digits, if it holds canonical MNIST, into DVC's cache. Anything else is the user's to move."""
+    """Empty data/ for the digits if it holds canonical MNIST, which goes into DVC's cache.
+
+    Raises UserError for anything else: that is the user's to move.
+    """
     if not present:
         return
     canonical = sorted(present) == sorted(name for name, _ in mnist_files()) and all(
-        hashlib.md5((DATA / name).read_bytes(), usedforsecurity=False).hexdigest() == md5 for name, md5 in mnist_files()
+        hashlib.md5((DATA / name).read_bytes(), usedforsecurity=False).hexdigest() == md5
+        for name, md5 in mnist_files()
     )
     if not canonical:
-        raise UserError(f"data/ holds {', '.join(present)}; move it elsewhere before asking for DATA=digits")
+        raise UserError(
+            f"data/ holds {', '.join(present)}; move it elsewhere before asking for DATA=digits"
+        )
     committed = dvc("commit", "--quiet", "--force", "data.dvc")
     if committed.returncode:
-        raise UserError(f"data/ could not be kept in DVC's cache and so was left as it is: {committed.stderr.strip()}")
+        raise UserError(
+            f"data/ could not be kept in DVC's cache and so was left as it is: "
+            f"{committed.stderr.strip()}"
+        )
     shutil.rmtree(DATA)
 
 
@@ -138,28 +185,37 @@ def dvc(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def from_dvc(stand_in: bool, otherwise_mnist: bool) -> str:
-    """What data.dvc pins, from the cache or a remote; if that is the stand-in, what it pins in git.
+    """Fill data/ from DVC's cache or a remote, with what data.dvc pins.
 
-    Raises NotThere if the next source may be asked, UserError if data.dvc pins another data set, which must not be
-    replaced by MNIST unasked (`otherwise_mnist`).
+    If that is the stand-in, takes what data.dvc pins in git. Raises Unavailable if the next source
+    may be tried. Raises UserError if data.dvc pins another data set, which MNIST must not replace
+    unless the user chose it (`otherwise_mnist`).
     """
     if not stand_in and (done := restored()):
         return done
     if stand_in or pin() == "the stand-in":
-        subprocess.run(["git", "checkout", "--quiet", "HEAD", "--", "data.dvc"], capture_output=True)
+        subprocess.run(
+            ["git", "checkout", "--quiet", "HEAD", "--", "data.dvc"], capture_output=True
+        )
         if done := restored():
             return done
     if pin() not in (MNIST_PIN, "the stand-in") and not otherwise_mnist:
         raise UserError(
-            f"data.dvc pins a data set of yours ({pin()}) that neither DVC's cache nor a remote has; put it into data/, or "
-            f"take MNIST instead with DATA=mnist"
+            f"data.dvc pins a data set of yours ({pin()}) that neither DVC's cache nor a remote "
+            f"has; put it into data/, or take MNIST instead with DATA=mnist"
         )
-    raise NotThere("neither DVC's cache nor a remote has what data.dvc pins")
+    raise Unavailable("neither DVC's cache nor a remote has what data.dvc pins")
 
 
 def restored() -> str | None:
-    """Have DVC fill data/ from the cache, else from a remote; None if neither could, or if it is but the stand-in."""
-    for command, done in (("checkout", "took data/ from DVC's cache"), ("pull", "pulled data/ from a DVC remote")):
+    """Have DVC fill data/ from the cache, else from a remote, and return what was done.
+
+    Returns None if neither has it, or if it is only the stand-in.
+    """
+    for command, done in (
+        ("checkout", "took data/ from DVC's cache"),
+        ("pull", "pulled data/ from a DVC remote"),
+    ):
         if dvc(command, "data.dvc").returncode == 0 and held():
             if held() != [DIGITS]:
                 return done
@@ -170,26 +226,26 @@ def restored() -> str | None:
 
 
 def pin() -> str:
-    """The md5 that data.dvc pins, or "the stand-in" once that was seen to be what it stands for."""
+    """The md5 that data.dvc pins, or "the stand-in" once it is known to pin that."""
     if not Path("data.dvc").exists():
         raise UserError("data.dvc: not found; `git checkout data.dvc` brings it back")
     try:
-        found = yaml.safe_load(Path("data.dvc").read_text(encoding="utf-8"))["outs"][0]["md5"]
+        md5 = yaml.safe_load(Path("data.dvc").read_text(encoding="utf-8"))["outs"][0]["md5"]
     except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError):
         raise UserError("data.dvc: not whole; `git checkout data.dvc` brings it back") from None
-    return "the stand-in" if found in STAND_IN_PINS else found
+    return "the stand-in" if md5 in STAND_IN_PINS else md5
 
 
 def mnist_files() -> list[tuple[str, str]]:
     """(file name, md5) of the four files, as torchvision pins them."""
-    from src.torchvision_remedy import torchvision
+    from src.common.torchvision_remedy import torchvision
 
     return torchvision.datasets.MNIST.resources
 
 
 def from_mirrors() -> str:
-    """The four files from MNIST_MIRROR, else from torchvision's mirrors, each checked against its md5."""
-    from src.torchvision_remedy import torchvision
+    """The four files from MNIST_MIRROR, else from torchvision's mirrors. Checks their md5s."""
+    from src.common.torchvision_remedy import torchvision
 
     mirror = os.environ.get("MNIST_MIRROR")
     failures = []
@@ -206,24 +262,24 @@ def from_mirrors() -> str:
         publish(UNFINISHED, DATA)
         return f"fetched MNIST from {base}, md5s checked"
     hint = "" if mirror else "; MNIST_MIRROR may name a folder or URL that has the four files"
-    raise NotThere("no mirror of MNIST could be used: " + "; ".join(failures) + hint)
+    raise Unavailable("no mirror of MNIST could be used: " + "; ".join(failures) + hint)
 
 
 def fetch(base: str, name: str, md5: str) -> bytes:
-    """One file of a mirror, which is a folder or a URL. Raises UserError if it is not the canonical one."""
+    """One file of a mirror (a folder or a URL). Raises UserError unless it has this md5."""
     if "://" not in base:
         content = (Path(base).expanduser() / name).read_bytes()
     else:
         with urllib.request.urlopen(f"{base.rstrip('/')}/{name}", timeout=TIMEOUT) as response:
             content = response.read(MAX_BYTES)
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != md5:
-        raise UserError(f"{name} has md5 {found}, expected {md5}: not the canonical file")
+    actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if actual != md5:
+        raise UserError(f"{name} has md5 {actual}, expected {md5}: not the canonical file")
     return content
 
 
 def write_digits(path: Path) -> None:
-    """scikit-learn's digits (Alpaydin and Kaynak 1998) as a zip of 8x8 greyscale PNGs in class folders."""
+    """scikit-learn's digits (Alpaydin and Kaynak 1998): a zip of 8x8 grey PNGs by class."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -231,7 +287,8 @@ def write_digits(path: Path) -> None:
         for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
             buffer = io.BytesIO()
             Image.fromarray(np.round(image * 255 / 16).astype(np.uint8)).save(buffer, "PNG")
-            entry = zipfile.ZipInfo(f"{label}/{number:05d}.png")  # its fixed date makes equal archives equal bytes
+            # A ZipInfo has a fixed date, so equal archives are equal bytes.
+            entry = zipfile.ZipInfo(f"{label}/{number:05d}.png")
             archive.writestr(entry, buffer.getvalue())
 
 

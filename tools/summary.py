@@ -1,10 +1,9 @@
-"""`python -m tools.summary`: the metrics as a table, how long each stage took, and where the pictures lie."""
+"""`python -m tools.summary`: tables of the metrics and of the stages' times, and the pictures."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +12,9 @@ from rich.table import Table
 from stages.__main__ import LOG, NAMES
 
 PICTURES = {
-    "figures": "for the report", "generated_images": "the samples", "training_samples": "on the way",
+    "figures": "for the report",
+    "generated_images": "the samples",
+    "training_samples": "on the way",
     "memorisation": "generated beside the nearest training images",
 }
 
@@ -23,21 +24,26 @@ def main() -> None:
     console.print(metrics())
     console.print(timings())
     if pixels("quality") != pixels("fid"):
-        console.print("quality and spread are of other images than fid: dvc repro, with the data, brings them up to date")
-    there = [f"{folder}/ ({what})" for folder, what in PICTURES.items() if Path(folder).is_dir()]
-    console.print(f"Pictures: {', '.join(there)}")
-    experiment = "-S schedule=linear" if Path("data").is_dir() else "--allow-missing -S sample.steps=30 figures"
+        console.print(
+            "quality and spread are of other images than fid: "
+            "dvc repro, with the data, brings them up to date"
+        )
+    folders = [f"{folder}/ ({what})" for folder, what in PICTURES.items() if Path(folder).is_dir()]
+    console.print(f"Pictures: {', '.join(folders)}")
+    experiment = "--allow-missing -S sample.steps=30 figures"
+    if Path("data").is_dir():
+        experiment = "-S schedule=linear"
     console.print(f"Next: dvc exp run {experiment}, then dvc metrics diff; README.md has more")
 
 
 def pixels(stage: str) -> str | None:
-    """The fingerprint of the images that a file of metrics is of."""
+    """The fingerprint of the images that a metrics file was measured on."""
     path = Path(f"metrics/{stage}.json")
     return json.loads(path.read_text()).get("pixels") if path.exists() else None
 
 
 def metrics() -> Table:
-    """Every leaf of metrics/*.json but the counts per class, which `dvc metrics show` has."""
+    """Every value of metrics/*.json, without the counts per class (`dvc metrics show` has them)."""
     table = Table(title="Metrics", title_justify="left")
     table.add_column("file")
     table.add_column("metric")
@@ -45,32 +51,42 @@ def metrics() -> Table:
     for path in sorted(Path("metrics").glob("*.json")):
         for key, value in json.loads(path.read_text()).items():
             if not isinstance(value, dict):
-                shown = f"{value:.4f}" if isinstance(value, float) else "not measured" if value is None else str(value)
-                table.add_row(path.stem, key, shown)
+                table.add_row(path.stem, key, shown(value))
         table.add_section()
     return table
 
 
+def shown(value: object) -> str:
+    if value is None:
+        return "not measured"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
 def timings() -> Table:
+    """Time and peak memory of the last run of each stage."""
     table = Table(title="Stages", title_justify="left")
     for column in ("stage", "time", "peak memory"):
         table.add_column(column, justify="left" if column == "stage" else "right")
-    ran = {}
+    records = {}
     for line in LOG.read_text().splitlines() if LOG.exists() else []:
         with contextlib.suppress(ValueError):  # a line that was cut short
-            ran |= {(record := json.loads(line))["stage"]: record}
+            record = json.loads(line)
+            records[record["stage"]] = record
     for stage in NAMES:
-        record = ran.get(stage)
+        record = records.get(stage)
         if record:
-            minutes, seconds = divmod(round(record["seconds"]), 60)
-            table.add_row(stage, f"{minutes} min {seconds:02d} s", f"{record['peak_mib']} MiB")
+            table.add_row(stage, minutes(record["seconds"]), f"{record['peak_mib']} MiB")
         else:
             table.add_row(stage, "not run", "")
-    minutes, seconds = divmod(round(sum(record["seconds"] for record in ran.values())), 60)
     table.add_section()
-    table.add_row("all", f"{minutes} min {seconds:02d} s", "")
+    table.add_row("all", minutes(sum(record["seconds"] for record in records.values())), "")
     return table
 
 
+def minutes(seconds: float) -> str:
+    whole, rest = divmod(round(seconds), 60)
+    return f"{whole} min {rest:02d} s"
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

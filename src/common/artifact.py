@@ -1,4 +1,4 @@
-"""Model files: safetensors with a JSON header that says what the file is. Nothing is ever unpickled."""
+"""Model files: safetensors with a JSON header that says what the file is. Never unpickles."""
 
 from __future__ import annotations
 
@@ -10,56 +10,82 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from src.common.errors import UserError
-from src.common.files import save_tensors
-from src.common.mapped import mapped_tensors
+from .errors import UserError
+from .files import save_tensors
+from .mapped import mapped_tensors
+
+VERSION = 1  # of our headers and manifests
+
+
+def versioned(header: dict) -> dict:
+    """`header` with the format version. Version 1 has no number: its files had none."""
+    return header if VERSION == 1 else {"version": VERSION, **header}
+
+
+def check_version(header: dict, path: str | Path, remedy: str) -> None:
+    """Raises UserError, ending in `remedy`, unless this code reads the header's version."""
+    version = header.get("version", 1)
+    if type(version) is not int or version != VERSION:
+        raise UserError(
+            f"{path}: expected format version {VERSION}, got {version!r:.40}. Use it with the "
+            f"version of this project that wrote it, or replace it: {remedy}"
+        )
 
 
 def save(path: str | Path, kind: str, weights: dict[str, Tensor], header: dict) -> None:
-    """Write `weights` and `header` (JSON values); `kind` tells model files of this project apart."""
-    # A single metadata key: safetensors writes several in no fixed order, and equal models are to be equal files.
-    metadata = {"header": json.dumps({"kind": kind, **header}, sort_keys=True)}
-    save_tensors(path, weights, metadata)
+    """Write `weights` and `header` (JSON values); `kind` tells our model files apart."""
+    # One metadata key: safetensors writes several in no fixed order, and equal models must be
+    # equal files.
+    text = json.dumps(versioned({"kind": kind, **header}), sort_keys=True)
+    save_tensors(path, weights, {"header": text})
 
 
 def load(path: str | Path, kind: str, remedy: str) -> tuple[dict, dict[str, Tensor]]:
-    """(header, weights) of a file written by `save`; weights are mapped, to be read only. Raises UserError, ending in `remedy`,
-    for anything else, OSError if the system refuses the file."""
+    """(header, weights) of a file that `save` wrote; weights are mapped and read-only.
+
+    Raises UserError, ending in `remedy`, for any other file, and OSError if the system refuses it.
+    """
     try:
         metadata, weights = mapped_tensors(path)
         header = json.loads(metadata.get("header", "{}"))
         if not isinstance(header, dict):
             raise ValueError(f"its header is a {type(header).__name__}")
         for name, value in weights.items():
-            if not (value.isfinite().all() if value.is_floating_point() else value.dtype == torch.int64):
-                raise ValueError(f"{name} holds values that are not finite, or {value.dtype}")
+            if value.is_floating_point():
+                if not value.isfinite().all():
+                    raise ValueError(f"{name} holds values that are not finite")
+            elif value.dtype != torch.int64:
+                raise ValueError(f"{name} holds {value.dtype}")
     except FileNotFoundError:
         raise UserError(f"{path}: not found; {remedy}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); {remedy}") from None
     if header.get("kind") != kind:
-        raise UserError(f"{path}: expected a {kind}, found {header.get('kind', 'no header of ours')!r}; {remedy}")
+        kind_found = header.get("kind", "no header of ours")
+        raise UserError(f"{path}: expected a {kind}, found {kind_found!r:.40}; {remedy}")
+    check_version(header, path, remedy)
     return header, weights
 
 
-def fit(build: Callable[[], nn.Module], weights: dict[str, Tensor]) -> None:
-    """See that the module that `build` makes has weights of these names and shapes. Raises ValueError that names the first
-    that differs.
+def check_fit(build: Callable[[], nn.Module], weights: dict[str, Tensor]) -> None:
+    """Raises ValueError unless the module that `build` makes has weights of these shapes.
 
-    Nothing is allocated: however large a network a file claims to hold, opening it takes no more memory than the file.
+    Nothing is allocated: opening a file takes no more memory than the file, however large a
+    network it claims to hold.
     """
     with torch.device("meta"):
         expected = {name: tuple(value.shape) for name, value in build().state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in weights.items()}
-    for name in sorted(expected.keys() | found.keys()):
-        if expected.get(name) != found.get(name):
-            raise ValueError(f"{name}: expected {expected.get(name, 'none')}, found {found.get(name, 'none')}")
+    shapes = {name: tuple(value.shape) for name, value in weights.items()}
+    for name in sorted(expected.keys() | shapes.keys()):
+        if expected.get(name) != shapes.get(name):
+            wanted, got = expected.get(name, "none"), shapes.get(name, "none")
+            raise ValueError(f"{name}: expected {wanted}, found {got}")
 
 
 def digest(path: str | Path) -> str:
     """First 12 hex digits of the file's sha256: the name by which metrics refer to a model."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(2**20):
-            found.update(chunk)
-    return found.hexdigest()[:12]
+            sha256.update(chunk)
+    return sha256.hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""Writing a file so that a reader sees the old one or the new one, whole, never a part."""
+"""Write a file so that a reader sees the old one or the new one, whole, never a part."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from torch import Tensor
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the same folder; what was written there takes the place of `path` at the end of the block.
+    """A temporary path in the same folder, which replaces `path` at the end of the block.
 
-    If the block raises, `path` is as it was and the temporary file is gone. OSError passes through.
+    If the block raises, `path` is as before and the temporary file is gone. OSError passes
+    through.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,34 +31,39 @@ def replacing(path: str | Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _settle(path.parent)
+    _sync_names(path.parent)
 
 
 def leftovers(path: str | Path) -> list[Path]:
-    """What a kill left of `replacing` this path: temporary files whose processes are gone."""
-    def alive(process: int) -> bool:
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            pass
-        return True
+    """Temporary files that a kill left of `replacing` this path: their processes are gone."""
+    path = Path(path)
+    temporary = path.parent.glob(f".{path.name}.*.tmp")
+    return [left for left in temporary if not _alive(int(left.suffixes[-2][1:]))]
 
-    found = Path(path).parent.glob(f".{Path(path).name}.*.tmp")
-    return [left for left in found if not alive(int(left.suffixes[-2][1:]))]
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def publish(folder: str | Path, target: str | Path) -> None:
-    """Move a finished folder to `target`, in place of what was there: its files are on the disk before the name is."""
-    os.sync()  # once, rather than each of ten thousand small files
+    """Move a finished folder to `target` and replace what was there.
+
+    The files reach the disk before the name does.
+    """
+    os.sync()  # once, not for each of ten thousand small files
     shutil.rmtree(target, ignore_errors=True)
     Path(folder).rename(target)
-    _settle(Path(target).absolute().parent)
+    _sync_names(Path(target).absolute().parent)
 
 
-def _settle(folder: Path) -> None:
-    """See that the names in `folder` are on the disk, too."""
+def _sync_names(folder: Path) -> None:
+    """Wait until the names in `folder` are on the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -65,11 +71,14 @@ def _settle(folder: Path) -> None:
         os.close(descriptor)
 
 
-def save_tensors(path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Replace `path` by a safetensors file. Raises OSError where it cannot be written, a full disk for instance."""
+def save_tensors(
+    path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Replace `path` by a safetensors file. Raises OSError, for example if the disk is full."""
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with replacing(path) as temporary:
         try:
-            save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, metadata)
+            save_file(contiguous, temporary, metadata)
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             if not number:

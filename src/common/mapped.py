@@ -1,4 +1,4 @@
-"""Arrays larger than memory: the tensors of a file, and rows that go to disk as they come. Both are mapped, to be read only."""
+"""Arrays larger than memory: mapped tensors of a file, and rows that go to disk as they come."""
 
 from __future__ import annotations
 
@@ -20,30 +20,35 @@ DTYPES = {"U8": torch.uint8, "I64": torch.int64, "F32": torch.float32}
 
 
 def mapped_tensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors, of the types in DTYPES, of a safetensors file.
+    """Metadata and read-only tensors, of the types in DTYPES, of a safetensors file.
 
-    safetensors' own reader maps them privately writable, which Linux refuses beyond its memory. Raises ValueError for any other
-    file, OSError where the system refuses this one.
+    The reader of safetensors maps them privately writable, which Linux refuses beyond its memory.
+    Raises ValueError for any other file, OSError if the system refuses this one.
     """
     if Path(path).is_dir():
         raise ValueError("a folder")
-    with open(path, "rb") as file:  # first: safetensors tells every refusal as a file that is not there
+    with open(path, "rb") as file:  # first: safetensors reports every refusal as a missing file
         try:
-            with safe_open(path, framework="numpy") as checked:  # the header; reads no tensor
+            with safe_open(path, framework="numpy") as checked:  # reads the header alone
                 metadata, names = checked.metadata() or {}, checked.keys()
             size = int.from_bytes(file.read(8), "little")
-            header, raw = json.loads(file.read(size)), np.memmap(file, np.uint8, "r", offset=8 + size)
-            tensors = {}
-            for name in names:
-                (start, end), shape = header[name]["data_offsets"], header[name]["shape"]
-                tensors[name] = _read_only(raw[start:end]).view(DTYPES[header[name]["dtype"]]).view(shape)
+            header = json.loads(file.read(size))
+            raw = np.memmap(file, np.uint8, "r", offset=8 + size)
+            tensors = {name: _tensor(raw, header[name]) for name in names}
         except (SafetensorError, KeyError, TypeError, RuntimeError) as error:
             raise ValueError(f"{type(error).__name__}: {error}") from None
         except MemoryError:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from None
         except OSError as error:  # of a mapping, which knows no name
-            raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from None
+            number, reason = error.errno or errno.EIO, error.strerror or str(error)
+            raise OSError(number, reason, str(path)) from None
     return metadata, tensors
+
+
+def _tensor(raw: np.ndarray, entry: dict) -> Tensor:
+    """One tensor of a file, by its entry in the header."""
+    start, end = entry["data_offsets"]
+    return _read_only(raw[start:end]).view(DTYPES[entry["dtype"]]).view(entry["shape"])
 
 
 def _read_only(array: np.ndarray) -> Tensor:
@@ -53,27 +58,28 @@ def _read_only(array: np.ndarray) -> Tensor:
 
 
 class SpoolError(OSError):
-    """A spool's own, never that of a file that is read: names its folder."""
+    """An error of a spool, never of a file that is read. Names the spool's folder."""
 
 
 class Spool:
-    """Rows that go to an unnamed file in `folder` as they come, and come back as one tensor that is mapped, to be read only.
+    """Rows that go to an unnamed file in `folder` as they come, and return as one mapped tensor.
 
-    The file lives as long as the spool or a tensor of it does. Raises SpoolError, of a full disk for instance.
+    The file lives as long as the spool or a tensor of it. Raises SpoolError, for example if the
+    disk is full.
     """
 
     def __init__(self, folder: str | Path):
         self.folder = folder
         with self._errors():
             Path(folder).mkdir(parents=True, exist_ok=True)
-            self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (closed with the last tensor of it)
+            self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (its tensors close it)
 
     def add(self, rows: Tensor | bytes) -> None:
         with self._errors():
             self.file.write(rows if isinstance(rows, bytes) else rows.contiguous().numpy())
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> Tensor:
-        """All rows so far, which are this many values of `dtype`, at least one."""
+        """All rows so far, at least one value of `dtype`. Read-only."""
         with self._errors():
             self.file.flush()
             return _read_only(np.memmap(self.file, np.uint8, "r")).view(dtype).view(shape)

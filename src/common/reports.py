@@ -1,4 +1,4 @@
-"""Small files for people and for git: metrics as JSON, tables as CSV. Written the same way each time."""
+"""Small files for people and for git: metrics as JSON, tables as CSV. Equal values, equal bytes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from src.common.files import replacing
+from .files import replacing
 
 
 def write_json(path: str | Path, values: dict) -> None:

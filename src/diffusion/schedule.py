@@ -1,38 +1,40 @@
-"""Noise schedules: betas and their cumulative products in float64, adding noise, and which timesteps a sampler visits.
+"""Noise schedules: how much image and how much noise x_t has at each timestep.
 
-Knows nothing of networks. Notation as in Ho et al. 2020, "Denoising Diffusion Probabilistic Models" (DDPM):
-x_t = sqrt(alpha_bar_t) x0 + sqrt(1 - alpha_bar_t) eps, with t = 0 the least and t = T - 1 the most noisy level.
+x_t = alpha_t x0 + sigma_t eps, with t = 0 the least and t = T - 1 the most noisy level. A schedule
+is its tables of alpha, sigma and their log-SNR; networks, losses and samplers use these alone.
+Linear and cosine come from the betas of Ho et al. 2020, "Denoising Diffusion Probabilistic Models"
+(DDPM): alpha_t = sqrt(alpha_bar_t), sigma_t = sqrt(1 - alpha_bar_t).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from src.common.errors import UserError
-from src.params import MOST_TIMESTEPS
-
 ScheduleName = Literal["linear", "cosine"]
 Spacing = Literal["leading", "trailing", "logsnr"]
 
-# Log-SNR below which all images look alike, and above which nothing is left to decide: one step leads through. Cosine goes from
-# -20 to 10.
-DROWNED, CLEAN = -6.0, 6.0
+MAX_TIMESTEPS = 100_000
+MIN_SIGNAL = 1e-12  # of alpha^2 at the last timestep; samplers divide by alpha
+
+# Below the first log-SNR all images look alike, above the second nothing is left to decide: one
+# step leads through each of these ends. The cosine schedule goes from -20 to 10.
+PURE_NOISE, CLEAN = -6.0, 6.0
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """What fixes a schedule: five numbers that travel with every model file."""
+    """Fixes a schedule: five numbers that travel with every model file."""
 
     name: ScheduleName
     timesteps: int
-    beta_start: float
-    beta_end: float
-    cosine_s: float
+    beta_start: float  # linear only
+    beta_end: float  # linear only
+    cosine_s: float  # cosine only
 
 
 def linear_betas(timesteps: int, beta_start: float, beta_end: float) -> Tensor:
@@ -41,10 +43,11 @@ def linear_betas(timesteps: int, beta_start: float, beta_end: float) -> Tensor:
 
 
 def cosine_betas(timesteps: int, s: float, max_beta: float = 0.999) -> Tensor:
-    """Betas of the cosine schedule (Nichol and Dhariwal 2021, eq. 17), capped at `max_beta` as there.
+    """Betas of the cosine schedule (Nichol and Dhariwal 2021, eq. 17), capped at `max_beta`.
 
     Returns (timesteps,) float64.
     """
+
     def f(u: Tensor) -> Tensor:
         return torch.cos((u + s) / (1 + s) * math.pi / 2) ** 2
 
@@ -53,67 +56,80 @@ def cosine_betas(timesteps: int, s: float, max_beta: float = 0.999) -> Tensor:
 
 
 class Schedule:
-    """A discrete noise schedule. All tables are float64 of shape (T,) and live on the CPU."""
+    """A noise schedule in discrete time.
+
+    `alpha`, `sigma` and `log_snr` = log(alpha^2 / sigma^2) are float64 (T,) on the CPU; log_snr
+    falls with t. Raises ValueError if the configuration makes no schedule.
+    """
 
     def __init__(self, config: ScheduleConfig):
         self.config = config
-        if type(config.timesteps) is not int or not 2 <= config.timesteps <= MOST_TIMESTEPS:
-            raise UserError(f"timesteps: expected a whole number from 2 to {MOST_TIMESTEPS}, found {config.timesteps}")
-        if config.name == "linear":
-            self.betas = linear_betas(config.timesteps, config.beta_start, config.beta_end)
-        elif config.name == "cosine":
-            self.betas = cosine_betas(config.timesteps, config.cosine_s)
-        else:
-            raise UserError(f"schedule: expected 'linear' or 'cosine', found {config.name!r}")
-        self.alpha_bar = torch.cumprod(1 - self.betas, dim=0)
-        if not self.alpha_bar[-1] >= 1e-12:  # nor is what is no number
-            raise UserError(
-                f"beta_end, timesteps: of the signal only {float(self.alpha_bar[-1]):.1e} is left at the last timestep, where "
-                f"samplers need at least 1e-12; lower beta_end or timesteps"
+        if type(config.timesteps) is not int or not 2 <= config.timesteps <= MAX_TIMESTEPS:
+            raise ValueError(
+                f"timesteps: expected an integer from 2 to {MAX_TIMESTEPS}, got {config.timesteps}"
             )
-        self.log_snr = torch.log(self.alpha_bar) - torch.log1p(-self.alpha_bar)
+        if config.name == "linear":
+            betas = linear_betas(config.timesteps, config.beta_start, config.beta_end)
+        elif config.name == "cosine":
+            betas = cosine_betas(config.timesteps, config.cosine_s)
+        else:
+            names = ", ".join(get_args(ScheduleName))
+            raise ValueError(f"schedule: expected one of {names}, got {config.name!r}")
+        alpha_bar = torch.cumprod(1 - betas, dim=0)
+        if not alpha_bar[-1] >= MIN_SIGNAL:  # also rejects NaN
+            raise ValueError(
+                f"timesteps: only {float(alpha_bar[-1]):.1e} of the signal is left at the last "
+                f"timestep; samplers need {MIN_SIGNAL}. Lower timesteps, or beta_end if linear"
+            )
+        self.alpha = alpha_bar.sqrt()
+        self.sigma = (1 - alpha_bar).sqrt()
+        self.log_snr = torch.log(alpha_bar) - torch.log1p(-alpha_bar)
 
     def __len__(self) -> int:
         return self.config.timesteps
 
     def levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """(alpha, sigma) = (sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t)) for t (B,) int64, shaped (B, 1, 1, 1) as `like`."""
-        alpha_bar = self.alpha_bar[t.cpu()].view(-1, 1, 1, 1)
-        return alpha_bar.sqrt().to(like), (1 - alpha_bar).sqrt().to(like)
+        """alpha_t and sigma_t for t (B,) int64, each (B, 1, 1, 1), of the type of `like`."""
+        t = t.cpu()
+        alpha, sigma = self.alpha[t], self.sigma[t]
+        return alpha.view(-1, 1, 1, 1).to(like), sigma.view(-1, 1, 1, 1).to(like)
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_t for clean images x0 (B, C, H, W) in [-1, 1], noise eps of the same shape and t (B,) int64 (DDPM, eq. 4)."""
+        """x_t (B, C, H, W) for images x0 in [-1, 1], noise eps and t (B,) int64 (DDPM, eq. 4)."""
         alpha, sigma = self.levels(t, x0)
         return alpha * x0 + sigma * eps
 
     def sampling_timesteps(self, steps: int, spacing: Spacing) -> list[int]:
-        """The `steps` timesteps a sampler visits, strictly descending.
+        """The `steps` timesteps that a sampler visits, strictly descending.
 
-        leading   multiples of T // steps, as in the DDIM paper: starts below T - 1, so a little signal is missing
+        leading   multiples of T // steps (DDIM): starts below T - 1, a little signal is missing
         trailing  equal strides counted back from T - 1 (Lin et al. 2024, table 2)
-        logsnr    T - 1, then equal strides in log-SNR (Lu et al. 2022, "DPM-Solver", section 3.4) from `DROWNED` to `CLEAN`,
-                  the last of which leads to the clean image
+        logsnr    T - 1, then equal strides in log-SNR (Lu et al. 2022, "DPM-Solver", section 3.4)
+                  from PURE_NOISE to CLEAN; the last of them leads to the clean image
 
-        Raises UserError unless 1 <= steps <= T.
+        Raises ValueError unless 1 <= steps <= T.
         """
         T = len(self)
         if not 1 <= steps <= T:
-            raise UserError(f"sample.steps: expected 1 to {T} (the model's timesteps), found {steps}")
+            raise ValueError(f"steps: expected 1 to {T} (the schedule's timesteps), got {steps}")
         if spacing == "leading":
             return [i * (T // steps) for i in reversed(range(steps))]
         if spacing == "trailing":
             return [round(T - i * T / steps) - 1 for i in range(steps)]
         if spacing == "logsnr":
             return self._equal_log_snr(steps)
-        raise UserError(f"sample.spacing: expected 'leading', 'trailing' or 'logsnr', found {spacing!r}")
+        raise ValueError(
+            f"spacing: expected one of {', '.join(get_args(Spacing))}, got {spacing!r}"
+        )
 
     def _equal_log_snr(self, steps: int) -> list[int]:
-        start = max(float(self.log_snr[-1]), DROWNED)
+        start = max(float(self.log_snr[-1]), PURE_NOISE)
         end = min(float(self.log_snr[0]), CLEAN)
         wanted = torch.linspace(start, end, steps, dtype=torch.float64)[:-1]
-        nearest = [len(self) - 1, *(self.log_snr[None, :] - wanted[:, None]).abs().argmin(dim=1).tolist()]
+        nearest = (self.log_snr[None, :] - wanted[:, None]).abs().argmin(dim=1).tolist()
         chosen: list[int] = []
-        for i, t in enumerate(nearest):  # neighbours may share a nearest timestep: keep them apart, leave room below
+        for i, t in enumerate([len(self) - 1, *nearest]):
+            # Neighbours may share a nearest timestep: keep them apart and leave room below.
             ceiling = chosen[-1] - 1 if chosen else len(self) - 1
             chosen.append(max(min(t, ceiling), steps - 1 - i))
         return chosen

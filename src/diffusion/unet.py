@@ -1,7 +1,8 @@
-"""The network: a U-Net that maps a noisy image, a timestep and a class to a tensor of the image's shape.
+"""The network: a U-Net that maps a noisy image, a timestep and a class to a tensor of its shape.
 
-Knows nothing of noise schedules or of what its output means. After Ho et al. 2020 (DDPM), with the scale-and-shift
-time conditioning of Dhariwal and Nichol 2021 and a space-to-depth stem, which is where a small CPU saves most work.
+Knows nothing of noise schedules or of what its output means. After Ho et al. 2020 (DDPM), with the
+scale-and-shift conditioning of Dhariwal and Nichol 2021 and a space-to-depth stem, which saves a
+small CPU most of the work.
 """
 
 from __future__ import annotations
@@ -13,12 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.common.errors import UserError
-
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Everything needed to build the network; the first three follow from the data, the rest from params.yaml."""
+    """Everything needed to build the network; the first three follow from the data."""
 
     image_size: int
     image_channels: int
@@ -36,19 +35,24 @@ class UNetConfig:
     def resolutions(self) -> list[int]:
         """Side length of the feature maps at each level, finest first.
 
-        Raises UserError where the image size cannot be halved that often.
+        Raises ValueError if the image size cannot be halved that often.
         """
         factor = self.patch_size * 2 ** (len(self.multipliers) - 1)
         if self.image_size % factor:
-            raise UserError(
-                f"images of {self.image_size}x{self.image_size} cannot be divided by {factor} = model.patch_size * "
-                f"2^(levels - 1): shorten model.multipliers or change model.patch_size"
+            raise ValueError(
+                f"multipliers, patch_size: images of {self.image_size}x{self.image_size} cannot be "
+                f"divided by {factor} = patch_size * 2^(levels - 1). Shorten multipliers or change "
+                f"patch_size"
             )
-        return [self.image_size // self.patch_size // 2**level for level in range(len(self.multipliers))]
+        side = self.image_size // self.patch_size
+        return [side // 2**level for level in range(len(self.multipliers))]
 
 
 def sinusoidal_embedding(t: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
-    """Sines and cosines of t at geometrically spaced frequencies (Vaswani et al. 2017). (B,) -> (B, width) float32."""
+    """Sines and cosines of t at geometrically spaced frequencies (Vaswani et al. 2017).
+
+    (B,) -> (B, width) float32.
+    """
     half = width // 2
     frequencies = torch.exp(-math.log(max_period) * torch.arange(half, device=t.device) / half)
     angles = t.float()[:, None] * frequencies[None, :]
@@ -56,9 +60,10 @@ def sinusoidal_embedding(t: Tensor, width: int, max_period: float = 10_000.0) ->
 
 
 def normalised(x: Tensor) -> Tensor:
-    """Each image (B, C, H, W) at mean 0 and variance 1 over all its values: group norm (Wu and He 2018) with one group.
+    """Each image (B, C, H, W) at mean 0 and variance 1 over all its values.
 
-    As a layer norm over channels-last memory, which is far the fastest way to normalise on CPUs, above all in bfloat16.
+    This is group norm (Wu and He 2018) with one group, written as a layer norm over channels-last
+    memory: by far the fastest on CPUs, above all in bfloat16.
     """
     last = x.permute(0, 2, 3, 1)
     return F.layer_norm(last, last.shape[1:]).permute(0, 3, 1, 2)
@@ -74,7 +79,7 @@ def zeroed(layer: nn.Module) -> nn.Module:
 class ResidualBlock(nn.Module):
     """SiLU, conv, norm, scale and shift by the embedding, SiLU, dropout, conv; plus the input.
 
-    The input is not normalised: whatever its size, what the first convolution makes of it is.
+    Normalises after the first convolution, so the input's scale does not matter.
     """
 
     def __init__(self, in_channels: int, out_channels: int, time_width: int, dropout: float):
@@ -83,11 +88,16 @@ class ResidualBlock(nn.Module):
         self.modulation = nn.Linear(time_width, 2 * out_channels)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = zeroed(nn.Conv2d(out_channels, out_channels, 3, padding=1))
-        self.skip = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
+        self.skip = (
+            nn.Conv2d(in_channels, out_channels, 1)
+            if in_channels != out_channels
+            else nn.Identity()
+        )
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(F.silu(x))
-        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)  # (B, 2C) -> 2 x (B, C, 1, 1)
+        # (B, 2C) -> 2 x (B, C, 1, 1)
+        scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
         h = torch.addcmul(shift, normalised(h), 1 + scale)
         return self.skip(x) + self.conv2(self.dropout(F.silu(h)))
 
@@ -98,7 +108,9 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int):
         super().__init__()
         if heads < 1 or channels % heads:
-            raise UserError(f"model.heads: {heads} does not divide the {channels} channels at an attention level")
+            raise ValueError(
+                f"heads: {heads} does not divide the {channels} channels at an attention level"
+            )
         self.heads = heads
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = zeroed(nn.Linear(channels, channels))
@@ -108,7 +120,8 @@ class SelfAttention(nn.Module):
         tokens = normalised(x).permute(0, 2, 3, 1).reshape(B, H * W, C)
         qkv = self.qkv(tokens).view(B, H * W, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind()  # each (B, heads, H*W, C/heads)
-        # Written out: on CPUs the fused kernel is slower backwards in bfloat16. Nor is autocast's way by float32 needed.
+        # Written out: on CPUs the fused kernel is slower backwards in bfloat16, and autocast
+        # would compute in float32.
         with torch.autocast(x.device.type, enabled=False):
             attended = (q / math.sqrt(C // self.heads) @ k.transpose(-1, -2)).softmax(dim=-1) @ v
         out = self.out(attended.transpose(1, 2).reshape(B, H * W, C))
@@ -116,7 +129,7 @@ class SelfAttention(nn.Module):
 
 
 class Level(nn.Module):
-    """One residual block and, where asked for, self-attention."""
+    """One residual block, and self-attention if `attention`."""
 
     def __init__(self, in_channels: int, out_channels: int, attention: bool, config: UNetConfig):
         super().__init__()
@@ -128,11 +141,11 @@ class Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """(B, C, H, W) noisy images, (B,) timesteps and, if conditional, (B,) classes -> (B, C, H, W), float32.
+    """(B, C, H, W) noisy images, (B,) timesteps and classes or None -> (B, C, H, W) float32.
 
-    A class equal to `config.classes` means "no class": what label dropout trains and guidance needs. Each resolution that has
-    self-attention has it once, last thing before feature maps shrink or, at the coarsest, in the middle: elsewhere it costs
-    time and lowers no loss.
+    A class equal to `config.classes` means "no class": label dropout trains it, guidance needs it.
+    A resolution in `attention_resolutions` gets self-attention once: last before the feature maps
+    shrink, or at the coarsest resolution in the middle. Elsewhere it costs time and lowers no loss.
     """
 
     def __init__(self, config: UNetConfig):
@@ -151,7 +164,8 @@ class UNet(nn.Module):
 
         self.down = nn.ModuleList()
         self.downsample = nn.ModuleList()
-        channels, skips = widths[0], [widths[0]]
+        channels = widths[0]
+        skips = [channels]
         for i, out_channels in enumerate(widths):
             for block in range(config.res_blocks):
                 last = block == config.res_blocks - 1 and i < len(widths) - 1
@@ -176,13 +190,16 @@ class UNet(nn.Module):
         self.head = zeroed(nn.Conv2d(channels, stem_channels, 3, padding=1))
 
     def matrices(self) -> list[nn.Parameter]:
-        """The kernels and matrices that map features to features; not those that touch pixels, times or classes."""
+        """Kernels and matrices from features to features, without pixels, times and classes."""
         outside = [self.stem, self.head, self.time_embedding[0], self.class_embedding]
-        others = {id(weight) for module in outside if module is not None for weight in module.parameters()}
-        return [weight for weight in self.parameters() if weight.ndim > 1 and id(weight) not in others]
+        others = {
+            id(weight) for module in outside if module is not None for weight in module.parameters()
+        }
+        return [w for w in self.parameters() if w.ndim > 1 and id(w) not in others]
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        config, blocks, last = self.config, self.config.res_blocks, len(self.config.multipliers) - 1
+        config, blocks = self.config, self.config.res_blocks
+        last = len(config.multipliers) - 1
         embedding = self.time_embedding(sinusoidal_embedding(t, config.base_channels))
         if self.class_embedding is not None:
             if label is None:
@@ -190,7 +207,8 @@ class UNet(nn.Module):
             embedding = embedding + self.class_embedding(label)
         embedding = F.silu(embedding)
 
-        h = self.stem(F.pixel_unshuffle(x, config.patch_size))  # (B, C, H, W) -> (B, C p^2, H/p, W/p) -> (B, width, ..)
+        # (B, C, H, W) -> (B, C p^2, H/p, W/p) -> (B, width, H/p, W/p)
+        h = self.stem(F.pixel_unshuffle(x, config.patch_size))
         skips = [h]
         for i in range(last + 1):
             for block in self.down[i * blocks : (i + 1) * blocks]:

@@ -1,84 +1,92 @@
-"""Where an interrupted computation continues: a place in a scratch folder that DVC and git do not see.
+"""The state of an interrupted run in a scratch folder that DVC and git do not see.
 
-Keyed by everything that determines the result, so that it never leaks into a run with other parameters, data or code.
+It is keyed by everything that determines the result, so it never leaks into a run with other
+parameters, data or code.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
 import warnings
 from pathlib import Path
 
 import torch
 
-from src.common.errors import Caution
-from src.common.files import leftovers, replacing
+from ..common.errors import Caution
+from ..common.files import leftovers, replacing
+from ..common.scratch import place
 
-SUM = 32  # bytes of a sha256
-
-
-def place(name: str, key: list) -> Path:
-    """A path for what `name` has so far, in a run determined by `key` (values with a faithful repr), the code and torch.
-
-    Below the repository's root: `dvc exp run --temp` and the queue run in copies of it that are gone afterwards, and give the
-    root as DVC_ROOT. Two workers with equal keys have the same place, and equal results.
-    """
-    digest = hashlib.sha256(repr((key, torch.__version__)).encode())
-    for source in sorted([*Path("src").rglob("*.py"), *Path("stages").glob("*.py")]):
-        digest.update(source.read_bytes())
-    return Path(os.environ.get("DVC_ROOT", "."), ".scratch", name, digest.hexdigest()[:16])
+DIGEST_BYTES = 32  # of a sha256
 
 
 class Checkpoint:
-    """One state, in a file; see `place`. Its name has the numbers of processes and threads, on which the last bits depend."""
+    """One state in a file; see `scratch.place`.
+
+    Its name has the numbers of processes and threads, on which the last bits depend.
+    """
 
     def __init__(self, name: str, key: list, processes: int = 1):
         self.key, self.processes = place(name, key), processes
-        self.path = self.key.with_name(f"{self.key.name}-{processes}x{torch.get_num_threads()}.pt")
+        threads = torch.get_num_threads()
+        self.path = self.key.with_name(f"{self.key.name}-{processes}x{threads}.pt")
 
     def _from_others(self) -> list[tuple[Path, int]]:
-        """What other numbers of processes have left, and how many they were; of as many with other threads: nothing."""
+        """The files of runs with another number of processes, and that number.
+
+        Those of as many processes with other threads are left out.
+        """
         paths = sorted(self.key.parent.glob(f"{self.key.name}-*.pt"))
-        found = [(path, int(path.stem.rpartition("-")[2].partition("x")[0])) for path in paths]
-        return [(path, processes) for path, processes in found if processes != self.processes]
+        counts = [int(path.stem.rpartition("-")[2].partition("x")[0]) for path in paths]
+        pairs = zip(paths, counts, strict=True)
+        return [(path, count) for path, count in pairs if count != self.processes]
 
     def load(self) -> dict | None:
-        """The state last saved; None where there is none or it is damaged (it is our own: then start anew).
+        """The state last saved; None if there is none or it is damaged: then start anew.
 
-        Where another number of processes left one, the run goes on from that, and says what that means.
+        If another number of processes left one, the run goes on from that and says what it means.
         """
         for path, processes in [(self.path, self.processes), *self._from_others()]:
             if not path.exists():
                 continue
             try:
-                whole = path.read_bytes()
-                if hashlib.sha256(whole[SUM:]).digest() != whole[:SUM]:
-                    raise ValueError("its sha256 is another")
-                state = torch.load(io.BytesIO(whole[SUM:]), map_location="cpu", weights_only=True)
+                state = _read(path)
             except Exception as error:  # torch names no common base for what a bad file raises
                 print(f"{path}: cannot be read ({error}); starting anew")
                 continue
             if path != self.path:
                 warnings.warn(
-                    f"{path}: begun by {processes} processes, goes on with {self.processes}: the result will be that of an "
-                    f"undisturbed run to rounding, not to the last bit; if that matters, stop, delete that file, and start again",
-                    Caution, stacklevel=2,
+                    f"{path}: begun by {processes} processes, goes on with {self.processes}: the "
+                    f"result will be that of an undisturbed run to rounding, not to the last bit; "
+                    f"if that matters, stop, delete that file, and start again",
+                    Caution,
+                    stacklevel=2,
                 )
             return state
         return None
 
     def save(self, state: dict) -> None:
-        """Replace the state: tensors, numbers, strings, lists and dicts of them. Raises OSError, of a full disk for instance."""
-        whole = io.BytesIO()  # torch, given a file, raises RuntimeError for each of its errors
-        torch.save(state, whole)
+        """Replace the state: tensors, numbers, strings, lists and dicts of them.
+
+        Raises OSError, for example if the disk is full.
+        """
+        content = io.BytesIO()  # torch, given a file, raises RuntimeError for each of its errors
+        torch.save(state, content)
         with replacing(self.path) as temporary, open(temporary, "wb") as file:
-            file.write(hashlib.sha256(whole.getbuffer()).digest())
-            file.write(whole.getbuffer())
+            file.write(hashlib.sha256(content.getbuffer()).digest())
+            file.write(content.getbuffer())
 
     def remove(self) -> None:
-        """All that this run has left here, also where other numbers of processes began it or a kill cut it short."""
+        """Delete all that this run has left here, also with other numbers of processes."""
         others = [path for path, _ in self._from_others()]
         for path in [self.path, *others, *leftovers(self.path)]:
             path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict:
+    """The state in a file. Raises ValueError if its digest differs, and torch's errors."""
+    content = path.read_bytes()
+    digest, state = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+    if hashlib.sha256(state).digest() != digest:
+        raise ValueError("its sha256 is another")
+    return torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""Ending a long computation between two steps instead of in the middle of one."""
+"""End a long computation between two steps instead of in the middle of one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Interruption:
-    """`signal` is the number of the first SIGINT or SIGTERM that came in, None before."""
+    """`signal` is the number of the first SIGINT or SIGTERM, or None."""
 
     signal: int | None = None
 
@@ -18,13 +18,16 @@ class Interruption:
 
 @contextmanager
 def noted() -> Iterator[Interruption]:
-    """Within the block SIGINT and SIGTERM do nothing but appear in what it yields, and not even that where they were ignored
-    before, as SIGINT is in a shell's background job. Main thread only."""
-    found = Interruption()
-    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    before = {number: signal.signal(number, found.note) for number in heeded}
+    """Within the block SIGINT and SIGTERM are only noted. Main thread only.
+
+    A signal that was ignored before stays ignored, as SIGINT is in a shell's background job.
+    """
+    interruption = Interruption()
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, interruption.note) for number in heeded}
     try:
-        yield found
+        yield interruption
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

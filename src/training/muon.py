@@ -1,7 +1,8 @@
-"""Muon: gradient descent with momentum whose every update of a weight matrix is made orthogonal first.
+"""Muon: momentum descent that makes every update of a weight matrix orthogonal first.
 
-After Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". Unlike torch.optim.Muon it takes
-convolution kernels too, as matrices of outputs by (inputs x positions), and works on all matrices of a shape at once.
+After Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". Unlike
+torch.optim.Muon it also takes convolution kernels, as matrices of outputs by (inputs x positions).
+It works on all matrices of a shape at once.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic that drives singular values into [0.7, 1.2] in five rounds
+# Of the quintic that drives singular values into [0.7, 1.2] in five rounds.
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalised(matrices: Tensor, rounds: int = 5) -> Tensor:
-    """About U V^T of each matrix U S V^T: (N, rows, columns), by Newton-Schulz iteration in the matrices' own type."""
+    """About U V^T of each matrix U S V^T (N, rows, columns), by Newton-Schulz iteration.
+
+    Computes in the type of `matrices`.
+    """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if tall else matrices
@@ -27,19 +32,27 @@ def orthogonalised(matrices: Tensor, rounds: int = 5) -> Tensor:
 
 
 def matrix(weight: Tensor) -> Tensor:
-    """Weights (outputs, inputs, ...) as (outputs, all the rest), in the order of channels-last memory: any would do."""
+    """Weights (outputs, inputs, ...) as a matrix (outputs, all the rest).
+
+    Columns follow the order of channels-last memory. Any order would do.
+    """
     return weight.movedim(1, -1).flatten(1)
 
 
 class Muon(torch.optim.Optimizer):
-    """For weights of at least two dimensions, (outputs, inputs, ...), inside a network; others want AdamW.
+    """For weights inside a network with at least two dimensions, (outputs, inputs, ...).
 
-    `dtype` is what the orthogonalisation computes in. `lr` is the spectral norm of an update of a wide matrix, about; a
-    tall one's grows with the root of its proportions. Weight decay is decoupled, as in AdamW.
+    Other weights want AdamW. The orthogonalisation computes in `dtype`. `lr` is about the spectral
+    norm of an update of a wide matrix; for a tall one it grows with the root of its proportions.
+    Weight decay is decoupled, as in AdamW.
     """
 
     def __init__(
-        self, parameters: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.0,
+        self,
+        parameters: list[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
         dtype: torch.dtype = torch.bfloat16,
     ):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
@@ -50,21 +63,27 @@ class Muon(torch.optim.Optimizer):
         """One step along the gradients, which every weight must have."""
         for group in self.param_groups:
             weights = group["params"]
-            gradients, momenta = [weight.grad for weight in weights], [self._momentum(weight) for weight in weights]
+            gradients = [weight.grad for weight in weights]
+            momenta = [self._momentum(weight) for weight in weights]
             torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
             directions = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov's
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-            alike = defaultdict(list)
+            pairs_by_shape = defaultdict(list)
             for weight, direction in zip(weights, directions, strict=True):
-                alike[weight.shape].append((weight, matrix(direction)))
-            for pairs in alike.values():
-                weights, matrices = zip(*pairs, strict=True)
-                updates = orthogonalised(torch.stack(matrices).to(self.dtype)).to(weights[0].dtype)
-                scale = max(1, updates.shape[1] / updates.shape[2]) ** 0.5
-                kernels = updates.view(-1, *weights[0].movedim(1, -1).shape).movedim(-1, 2)
-                torch._foreach_add_(weights, list(kernels), alpha=-group["lr"] * scale)
+                pairs_by_shape[weight.shape].append((weight, matrix(direction)))
+            for pairs in pairs_by_shape.values():
+                alike, matrices = zip(*pairs, strict=True)
+                self._update(alike, matrices, group["lr"])
+
+    def _update(self, weights: tuple[Tensor, ...], matrices: tuple[Tensor, ...], lr: float) -> None:
+        """Move `weights` of one shape along `matrices`, made orthogonal."""
+        updates = orthogonalised(torch.stack(matrices).to(self.dtype)).to(weights[0].dtype)
+        scale = max(1, updates.shape[1] / updates.shape[2]) ** 0.5
+        kernels = updates.view(-1, *weights[0].movedim(1, -1).shape).movedim(-1, 2)
+        torch._foreach_add_(weights, list(kernels), alpha=-lr * scale)
 
     def _momentum(self, weight: nn.Parameter) -> Tensor:
+        """The weight's momentum, zero before the first step."""
         state = self.state[weight]
         if not state:
             state["momentum"] = torch.zeros_like(weight)

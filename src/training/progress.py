@@ -1,4 +1,7 @@
-"""What a training run has to show so far, beside its weights: learning curve, best model, previews. Part of a checkpoint."""
+"""What a run has to show so far, beside its weights: learning curve, best model, previews.
+
+It is part of a checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -9,42 +12,49 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from src.common.files import replacing
-from src.diffusion.denoiser import Denoiser
-from src.training.trainer import Step
+from ..common.files import replacing
+from ..diffusion.denoiser import Denoiser
+from .trainer import Step
 
 
 @dataclass
 class Progress:
-    """`vars()` of it are the state to save; `Progress(**state)` goes on from there, with no row repeated or missing."""
+    """`vars(progress)` is the state to save; `Progress(**state)` goes on from there."""
 
     curve: list[dict] = field(default_factory=list)  # rows of the learning curve
     losses: list[float] = field(default_factory=list)  # of the steps since its last row
     levels: Tensor | None = None  # held-out loss by noise level, at its last row
     best: dict | None = None  # step, levels and weights of the row with the lowest held-out loss
-    previews: dict[str, Tensor] = field(default_factory=dict)  # files drawn on the way, as bytes
+    previews: dict[str, Tensor] = field(default_factory=dict)  # files drawn so far, as bytes
     guide: dict[str, Tensor] | None = None  # the averaged network early on, for autoguidance
-    pending: dict | None = None  # the last step, while nobody has looked at it: its row or preview may be due
+    pending: dict | None = None  # the last step, while its row or preview may be due
 
-    def took(self, step: Step) -> None:
+    def add_step(self, step: Step) -> None:
         self.losses.append(step.loss)
         self.pending = asdict(step)
 
-    def evaluated(self, step: Step, levels: Tensor, averaged: Denoiser) -> None:
-        """One more row of the curve, of the weights `averaged`, whose held-out loss by noise level is `levels`."""
+    def add_row(self, step: Step, levels: Tensor, averaged: Denoiser) -> None:
+        """One more row of the curve, for the weights of `averaged` and their loss by level."""
         loss = float(levels.mean())
-        row = {"step": step.step, "train_loss": sum(self.losses) / len(self.losses), "heldout_loss": loss, "lr": step.lr}
-        self.curve.append(row | {f"heldout_level_{i}": float(level) for i, level in enumerate(levels)})
+        row = {
+            "step": step.step,
+            "train_loss": sum(self.losses) / len(self.losses),
+            "heldout_loss": loss,
+            "lr": step.lr,
+        }
+        by_level = {f"heldout_level_{i}": float(level) for i, level in enumerate(levels)}
+        self.curve.append(row | by_level)
         self.levels, self.losses = levels, []
         if self.best is None or levels.mean() < self.best["levels"].mean():
-            self.best = {"step": step.step, "levels": levels, "weights": copy.deepcopy(averaged.unet.state_dict())}
+            weights = copy.deepcopy(averaged.unet.state_dict())
+            self.best = {"step": step.step, "levels": levels, "weights": weights}
 
-    def looked(self) -> None:
-        """All that is due after the last step is done."""
+    def settle(self) -> None:
+        """Note that all that was due after the last step is done."""
         self.pending = None
 
-    def drew(self, path: Path) -> None:
-        """Remember the file, since DVC clears its folder before a stage starts again."""
+    def keep_preview(self, path: Path) -> None:
+        """Remember the file: DVC clears its folder before a stage starts again."""
         self.previews[path.name] = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
 
     def restore_previews(self, folder: Path) -> None:

@@ -10,6 +10,9 @@ TOUCHING = np.ones((3, 3))  # diagonal neighbours belong together
 
 
 def broken(images: Tensor, threshold: int = 100) -> float:
-    """Share of uint8 images (N, C, H, W) whose pixels above `threshold` do not hang together; in [0, 1]."""
+    """Share of images whose strokes are in more than one piece; in [0, 1].
+
+    `images` (N, C, H, W) uint8; pixels above `threshold` in any channel belong to a stroke.
+    """
     strokes = images.amax(dim=1).numpy() > threshold
     return float(np.mean([ndimage.label(stroke, TOUCHING)[1] > 1 for stroke in strokes]))

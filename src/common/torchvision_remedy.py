@@ -1,8 +1,10 @@
-"""Lets torchvision's CUDA wheel be imported beside a CPU build of torch: `from src.torchvision_remedy import torchvision`.
+"""Import torchvision's CUDA wheel beside a CPU build of torch.
 
-The wheel's compiled part then cannot be loaded, and torchvision stops at the first operator it expects from there.
-Declaring the two operators that its import needs lets all that is pure Python work; where torchvision is whole, its own
-declarations are found and nothing is done.
+    from .torchvision_remedy import torchvision
+
+The wheel's compiled part cannot be loaded there, and torchvision stops at the first operator that
+it expects from it. Declaring the two operators that the import needs is enough for everything that
+is pure Python. Where torchvision is whole, nothing is done.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What every stage needs: data sets, files, errors, randomness, devices, processes."""

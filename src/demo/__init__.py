@@ -1,0 +1,1 @@
+"""The part of the demo that needs no browser: requests and trajectories."""

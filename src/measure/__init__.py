@@ -1,0 +1,1 @@
+"""Measuring generated images: distances, scores, and bits per dimension."""

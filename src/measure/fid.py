@@ -1,0 +1,72 @@
+"""Frechet distances and accuracy of images that stream by."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import classifier
+from ..common import device
+from ..common.errors import UserError
+from . import frechet, inception
+from .frechet import MomentSums
+from .reference import Reference
+
+
+class Distances:
+    """Sums up features of batches: memory does not grow with the number of images."""
+
+    def __init__(self, reference: Reference, network: inception.Features | None, batch_size: int):
+        self.reference = reference
+        self.network, self.batch_size = network, batch_size
+        self.digit_sums, self.inception_sums = MomentSums(), MomentSums()
+        self.classes: list[Tensor] = []
+
+    def add(self, batch: Tensor) -> None:
+        """Take in uint8 images (B, 3, H, W)."""
+        model = self.reference.classifier
+        channels = model.config.image_channels  # RGB of grey images repeats one channel
+        features = classifier.features(model, batch[:, :channels])
+        self.digit_sums.add(features.numpy())
+        self.classes.append(classifier.predictions(model, features))
+        if self.network:
+            inception.add(self.inception_sums, self.network, batch, self.batch_size)
+
+    def digits(self) -> float:
+        """fd_digits. Warns if it rests on too few images."""
+        frechet.caution("fd_digits", self.digit_sums.count, classifier.FEATURES)
+        return frechet.distance(self.digit_sums.moments(), self.reference.moments)
+
+    def inception(self, moments: str | Path) -> float:
+        """fid, against the Inception moments in a file. Warns if it rests on too few images."""
+        frechet.caution("fid", self.inception_sums.count, inception.DIMS)
+        real = frechet.load(moments, inception.DIMS)
+        return frechet.distance(self.inception_sums.moments(), real)
+
+    def accuracy(self, labels: list[int] | None) -> float | None:
+        """Share of images recognised as their class; None if the classifier knows no classes."""
+        if labels is None or self.reference.classifier.config.pretext != "labels":
+            return None
+        return float((torch.cat(self.classes) == torch.tensor(labels)).double().mean())
+
+
+def inception_network(mode: str, count: int, about: dict) -> inception.Features | None:
+    """The network that `fid` needs for `count` images; None with the reason on stderr.
+
+    `mode` is fid.inception, `about` what the reference says of its Inception moments.
+    """
+    present = about["moments"] is not None
+    if not present and mode == "always":
+        raise UserError("reference/inception.npz: missing; `dvc repro --force reference` makes it")
+    images = count if present else count + about["images"]
+    decision = inception.decide(mode, ready_made=present, images=images)
+    if present and decision.compute:
+        return inception.load().to(device.best())
+    missing = (
+        "reference/ holds no Inception moments (`dvc repro --force reference fid` makes them); "
+    )
+    print(f"fid: left null: {'' if present else missing}{decision.why}", file=sys.stderr)
+    return None

@@ -1,0 +1,106 @@
+"""Bits per dimension: the variational bound on the negative log-likelihood of images.
+
+Unlike the training loss it means the same for every schedule and prediction, so it can compare
+them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..common.dataset import to_float
+from ..common.randomness import generator
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class Bound:
+    """Bits per dimension (pixel and channel), each a mean over images; lower is better."""
+
+    prior: float  # the signal that is left at t = T - 1
+    diffusion: float  # all the steps between, where the network matters
+    reconstruction: float  # from t = 0 to the 256 grey levels
+    standard_error: float  # of their sum, over images and timesteps drawn
+
+    @property
+    def total(self) -> float:
+        return self.prior + self.diffusion + self.reconstruction
+
+
+@torch.inference_mode()
+def bits_per_dim(
+    denoiser: Denoiser, images: Tensor, labels: Tensor | None, seed: int, batch_size: int = 500
+) -> Bound:
+    """The bound (DDPM, eq. 5) for uint8 images (N, C, H, W).
+
+    Each image is seen at one timestep, one from each of N equal ranges. A step from t to t - 1
+    costs (SNR(t - 1) - SNR(t)) |x0 - predicted x0|^2 / 2 nats, with the posterior's variance for
+    the reverse one (Kingma et al. 2021, "Variational diffusion models", eq. 13); predictions are
+    clipped to [-1, 1]. The last step decodes each value by itself: p(x | x_0) proportional to
+    q(x_0 | x) over the 256 grey levels (eq. 8 there).
+    """
+    denoiser.eval()
+    device = next(denoiser.parameters()).device
+    labels = labels if denoiser.conditional else None
+    schedule, T, N = denoiser.schedule, len(denoiser.schedule), len(images)
+    random = generator(seed, "bound")
+    order = torch.randperm(N, generator=random)
+    u = (order + torch.rand(N, generator=random, dtype=torch.float64)) / N
+    t = (1 + u * (T - 1)).long()
+    squared_errors = []
+    for part in torch.arange(N).split(batch_size):
+        x0 = to_float(images[part])
+        x_t = schedule.add_noise(x0, torch.randn(x0.shape, generator=random), t[part])
+        x_t = x_t.to(device, memory_format=torch.channels_last)
+        label = labels[part].to(device) if labels is not None else None
+        predicted = denoiser.predict_x0(x_t, t[part].to(device), label).clamp(-1, 1).cpu()
+        squared_errors.append((x0 - predicted).double().square().sum(dim=(1, 2, 3)))
+    snr = schedule.log_snr.exp()
+    diffusion = (T - 1) * (snr[t - 1] - snr[t]) / 2 * torch.cat(squared_errors)
+    prior = prior_nats(schedule, images)
+    reconstruction = reconstruction_nats(schedule, images, random)
+    total = prior + diffusion + reconstruction
+    unit = 1 / (math.log(2) * images[0].numel())
+    return Bound(
+        prior=float(prior.mean() * unit),
+        diffusion=float(diffusion.mean() * unit),
+        reconstruction=float(reconstruction.mean() * unit),
+        standard_error=float(total.std() / N**0.5 * unit),
+    )
+
+
+def prior_nats(schedule: Schedule, images: Tensor) -> Tensor:
+    """KL divergence from q(x_T | x0) to the standard normal, per image: (N,) float64.
+
+    images (N, C, H, W) uint8. Per value it is (alpha^2 x0^2 + sigma^2 - 1 - log sigma^2) / 2.
+    """
+    energy = torch.cat(
+        [to_float(part).double().square().sum(dim=(1, 2, 3)) for part in images.split(100)]
+    )
+    log_variance = 2 * torch.log1p(schedule.sigma[-1] - 1)
+    excess = torch.expm1(log_variance) - log_variance  # sigma^2 - 1 - log sigma^2
+    return (schedule.alpha[-1] ** 2 * energy + images[0].numel() * excess) / 2
+
+
+def reconstruction_nats(schedule: Schedule, images: Tensor, random: torch.Generator) -> Tensor:
+    """Cost of the exact grey levels given x_t at t = 0, per image: (N,) float64.
+
+    images (N, C, H, W) uint8.
+    """
+    signal_to_noise = float(schedule.alpha[0] / schedule.sigma[0])
+    noise_level = 1 / signal_to_noise * 127.5  # in grey levels
+    grey_levels = torch.arange(256, dtype=torch.float64)
+    nats = []
+    # Each part takes 256 times its memory, in float64.
+    for part in images.split(max(1, 2**14 // images[0].numel())):
+        noise = torch.randn(part.shape, generator=random, dtype=torch.float64)
+        noisy = part.double() + noise_level * noise
+        logits = -((noisy[..., None] - grey_levels) ** 2) / (2 * noise_level**2)
+        log_p = logits.log_softmax(-1).gather(-1, part.long()[..., None])
+        nats.append(-log_p.sum(dim=(1, 2, 3, 4)))
+    return torch.cat(nats)

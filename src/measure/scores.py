@@ -1,0 +1,82 @@
+"""How close one set of features is to another, by every measure that we have.
+
+Used for generated images, and for real ones as the floors.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from .. import classifier
+from ..common.randomness import generator
+from .extrapolation import to_infinity
+from .frechet import Moments, caution, distance, moments
+from .kernel import kid
+from .neighbours import manifolds
+
+# An image counts as near a training image below this quantile of the held-out images' distances.
+NEAR = 0.01
+
+
+def scores(
+    features: Tensor, real: Tensor, reference: Moments, neighbours: int, seed: int
+) -> dict[str, float | None]:
+    """Every score of `features` (N, D), by name; None where there are too few images.
+
+    `reference` has the moments of all training images, `real` (M, D) the features of some.
+    """
+    caution("fd_digits", *features.shape)
+    mean, deviation = kid(real, features, seed)
+    limit, limit_deviation = to_infinity(features.numpy(), reference, seed)
+    return {
+        "fd_digits": distance(moments(features.numpy()), reference),
+        "fd_digits_infinity": limit,
+        "fd_digits_infinity_sd": limit_deviation,
+        "kid_digits": mean,
+        "kid_digits_sd": deviation,
+    } | asdict(manifolds(real, features, neighbours))
+
+
+def quick(
+    instrument: classifier.Classifier, images: Tensor, labels: Tensor | None, reference: Moments
+) -> dict[str, float | None]:
+    """fd_digits and accuracy of uint8 images (N, C, H, W), drawn as the classes `labels` (N,).
+
+    The accuracy is None without labels, or where the classifier was trained without them.
+    """
+    features = classifier.features(instrument, images)
+    caution("fd_digits", *features.shape)
+    return {
+        "fd_digits": distance(moments(features.numpy()), reference),
+        "accuracy": classifier.recognised(instrument, features, labels),
+    }
+
+
+def shares(labels: Tensor, classes: int) -> Tensor:
+    """Share of each class among `labels` (N,) int64: (classes,) float64, sums to 1."""
+    return torch.bincount(labels, minlength=classes).double() / len(labels)
+
+
+def total_variation(a: Tensor, b: Tensor) -> float:
+    """Half the summed difference of two distributions over classes, (classes,) each; in [0, 1]."""
+    return float((a - b).abs().sum() / 2)
+
+
+def floor_of_sets(features: Tensor, reference: Moments, size: int, seed: int) -> dict:
+    """Distances of disjoint random sets of real features (N, D): their number, mean and deviation.
+
+    Mean and deviation are None where there are too few sets.
+    """
+    # At random: the first half of MNIST's test images is neater.
+    shuffled = features[torch.randperm(len(features), generator=generator(seed, "floor"))]
+    sets = [part for part in shuffled.split(size) if len(part) == size]
+    floors = [distance(moments(part.numpy()), reference) for part in sets]
+    return {
+        "floor_heldout_sets": len(floors),
+        "fd_digits_floor_heldout": statistics.mean(floors) if floors else None,
+        "fd_digits_floor_heldout_sd": statistics.stdev(floors) if len(floors) > 1 else None,
+    }

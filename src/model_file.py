@@ -1,0 +1,95 @@
+"""The model file: a denoiser's weights and configuration in one safetensors file."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from .common import artifact, device
+from .common.dataset import MAX_SIDE
+from .common.errors import UserError
+from .diffusion.denoiser import Denoiser, DenoiserConfig
+from .diffusion.schedule import ScheduleConfig
+from .diffusion.unet import UNet, UNetConfig
+
+KIND = "denoiser"
+REMEDY = "`dvc pull` fetches it, `dvc repro train` makes it"
+
+
+def save(denoiser: Denoiser, path: str | Path, about: dict) -> None:
+    """Write weights, with the guide's, configuration and `about` to one file.
+
+    `about` has JSON values: data set, class counts, held-out loss ...
+    """
+    header = {"config": asdict(denoiser.config), "about": about}
+    artifact.save(path, KIND, denoiser.state_dict(), header)
+
+
+def load(path: str | Path) -> tuple[Denoiser, dict]:
+    """The denoiser, in evaluation mode on the CPU, and `about`.
+
+    Raises UserError if the file is missing or damaged, OSError if the system refuses it.
+    """
+    header, weights = artifact.load(path, KIND, REMEDY)
+    try:
+        config = _config(header["config"], len(weights))
+        guided = any(name.startswith("guide.") for name in weights)
+        names = ["unet", "guide"] if guided else ["unet"]
+        artifact.check_fit(
+            lambda: nn.ModuleDict({name: UNet(config.unet) for name in names}), weights
+        )
+        denoiser = Denoiser(config)
+        if guided:
+            denoiser.guide = copy.deepcopy(denoiser.unet)
+        denoiser.load_state_dict(weights)
+        about = header["about"]
+        _check_class_counts(about.get("class_counts", []), config.unet.classes)
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        ArithmeticError,
+    ) as error:
+        raise UserError(
+            f"{path}: its weights do not fit its configuration ({error}); train anew"
+        ) from None
+    return denoiser.eval().requires_grad_(False), about
+
+
+def _config(raw: dict, weights: int) -> DenoiserConfig:
+    """The configuration in a header, in a file of so many weights. Raises ValueError and others."""
+    lists = {key: tuple(value) for key, value in raw["unet"].items() if isinstance(value, list)}
+    unet = UNetConfig(**raw["unet"] | lists)
+    if not 1 <= unet.image_size <= MAX_SIDE:
+        raise ValueError(f"images of side {unet.image_size}")
+    if len(unet.multipliers) * unet.res_blocks > weights:
+        levels = len(unet.multipliers)
+        raise ValueError(
+            f"{unet.res_blocks} blocks on each of {levels} levels, but {weights} weights"
+        )
+    schedule = ScheduleConfig(**raw["schedule"])
+    return DenoiserConfig(unet, schedule, raw["prediction"], raw["label_dropout"])
+
+
+def _check_class_counts(counts: list, classes: int) -> None:
+    """Raises ValueError unless these are images per class of a model with so many classes."""
+    wrong = any(type(count) is not int or count < 0 for count in counts)
+    wrong = wrong or bool(counts and not any(counts))
+    if wrong or (counts and classes not in (0, len(counts))):
+        raise ValueError(f"class_counts {str(counts)[:100]} of {classes} classes")
+
+
+def open_model(
+    path: str | Path, precision: Literal["auto", "float32", "bfloat16"]
+) -> tuple[Denoiser, dict]:
+    """The denoiser of a file on the best device, ready to draw in `precision`, and `about`."""
+    denoiser, about = load(path)
+    denoiser = denoiser.to(device.best())
+    denoiser.precision = device.precision(precision, device.best())
+    return denoiser, about

@@ -1,0 +1,169 @@
+"""Draw images into a folder so that an interrupted run, of one or several processes, continues."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from tqdm import tqdm
+
+from . import drawing, images
+from .common import artifact, reports
+from .common.errors import UserError
+from .common.files import save_tensors
+from .common.processes import Processes
+from .diffusion.denoiser import Denoiser
+from .diffusion.samplers import Sampler
+from .manifest import Manifest
+from .params import Sample
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that fixes the images, and how many trajectories to keep."""
+
+    denoiser: Denoiser
+    sampler: Sampler
+    settings: Sample  # seed, count, batch_size
+    labels: Tensor | None
+    trajectories: int
+
+
+@dataclass
+class Unfinished:
+    """The images drawn so far, in `folder`.
+
+    `folder`/images has the PNGs, `folder`/trajectories a file for each batch that has some. A
+    batch is done when `folder`/done has the digests of its files; any other is drawn anew.
+    """
+
+    folder: Path
+    processes: Processes
+    digests: dict[str, list[str]] = field(default_factory=dict)  # of images, by a batch's first
+
+    @property
+    def image_folder(self) -> Path:
+        return self.folder / "images"
+
+    def complete(self, job: Job) -> images.PixelDigest:
+        """Draw what is missing. Every process takes its share, and all return the digest."""
+        parts = drawing.parts(job.settings.count, job.settings.batch_size)
+        missing = self._missing(parts, job.trajectories)
+        present = job.settings.count - sum(map(len, missing))
+        first = self.processes.first
+        if present and first:
+            print(f"sample: resuming with {present} images")
+        self.processes.wait()  # all must have looked before anything is added
+
+        bar = tqdm(
+            desc="sample",
+            unit="image",
+            initial=present,
+            total=job.settings.count,
+            disable=not first,
+        )
+        for batch in drawing.batches(
+            job.denoiser,
+            job.sampler,
+            job.settings.seed,
+            job.labels,
+            missing[self.processes.rank :: self.processes.count],
+            job.trajectories,
+        ):
+            self._keep(batch)
+            everyone = len(batch.images) * self.processes.count  # the others are as far
+            bar.update(min(everyone, bar.total - bar.n))
+        bar.close()
+        return self._digest()
+
+    def _missing(self, parts: list[range], trajectories: int) -> list[range]:
+        """The batches that are not done; notes the digests of the others."""
+        for name in ("images", "trajectories", "done"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        missing = []
+        for numbers in parts:
+            first = numbers[0]
+            try:
+                done = json.loads(self._done(first).read_text())
+                batch = images.salvage(self.image_folder, numbers)
+                kept = first <= trajectories
+                trajectory = artifact.digest(self._trajectory(first)) if kept else None
+            except (OSError, ValueError):
+                batch = None
+            if batch is None:
+                missing.append(numbers)
+                continue
+            digests = images.PixelDigest(batch).each
+            if done == {"images": digests, "trajectory": trajectory}:
+                self.digests[str(first)] = digests
+            else:
+                missing.append(numbers)
+        return missing
+
+    def _keep(self, batch: drawing.Batch) -> None:
+        images.write(self.image_folder, batch.first, batch.images)
+        trajectory = None
+        if batch.trajectory is not None:
+            path = self._trajectory(batch.first)
+            save_tensors(path, {"states": batch.trajectory})
+            trajectory = artifact.digest(path)
+        digests = images.PixelDigest(batch.images).each
+        done = {"images": digests, "trajectory": trajectory}
+        reports.write_json(self._done(batch.first), done)
+        self.digests[str(batch.first)] = digests
+
+    def _digest(self) -> images.PixelDigest:
+        everywhere: dict[str, list[str]] = {}
+        for digests in self.processes.gathered(self.digests):
+            everywhere |= digests
+        pixels = images.PixelDigest()
+        for first in sorted(everywhere, key=int):
+            pixels.each += everywhere[first]
+        return pixels
+
+    def check(self, count: int) -> None:
+        """Raises UserError unless all images are here."""
+        present = len(list(self.image_folder.iterdir()))
+        if present != count:
+            raise UserError(
+                f"{self.folder}: {present} of {count} images arrived; "
+                f"all processes must share this folder"
+            )
+
+    def trajectory(self) -> Tensor:
+        """The kept trajectories: uint8 (steps + 1, K, C, H, W)."""
+        paths = sorted((self.folder / "trajectories").iterdir())
+        return torch.cat([load_file(path)["states"] for path in paths], dim=1)
+
+    def _done(self, first: int) -> Path:
+        return self.folder / "done" / f"{first:05d}.json"
+
+    def _trajectory(self, first: int) -> Path:
+        return self.folder / "trajectories" / f"{first:05d}.safetensors"
+
+
+def manifest_of(job: Job, about: dict, model: str, pixels: str) -> Manifest:
+    """The manifest of a finished job; `about` is the model file's, the others are digests."""
+    denoiser, sampler = job.denoiser, job.sampler
+    return Manifest(
+        dataset=about["dataset"],
+        dataset_fingerprint=about["dataset_fingerprint"],
+        model=model,
+        pixels=pixels,
+        sampler=sampler,
+        timesteps=denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing),
+        evaluations=sampler.evaluations(denoiser),
+        precision=denoiser.precision,
+        seed=job.settings.seed,
+        count=job.settings.count,
+        schedule=denoiser.config.schedule.name,
+        prediction=denoiser.config.prediction,
+        asked_classes=job.settings.classes,
+        asked_precision=job.settings.precision,
+        classes=denoiser.config.unet.classes,
+        labels=None if job.labels is None else job.labels.tolist(),
+    )

@@ -1,0 +1,113 @@
+"""The table of the experiments that DVC keeps in this repository.
+
+Parameters and metrics are read from the experiments' commits, so the table needs no lock and no
+cache, and works inside a stage. `dvc exp show` has everything; this has what differs.
+"""
+
+from __future__ import annotations
+
+import json
+
+import pandas as pd
+import yaml
+
+from .commits import Commit, experiment_refs, flat, git
+
+METRICS = (
+    "fid.fd_digits",
+    "fid.accuracy",
+    "quality.precision",
+    "quality.recall",
+    "quality.broken",
+    "bound.bits_per_dim",
+    "train.heldout_loss",
+)
+
+
+def table(metrics: tuple[str, ...] = METRICS) -> pd.DataFrame:
+    """A row for each experiment: its name, the parameters that differ, and these metrics.
+
+    Parameters have a column if any experiment differs in them from the last commit; they sort the
+    rows. The data set has a column if the experiments differ in it. A metric is missing if its
+    stage has not run with the experiment's parameters, so no row shows another one's number.
+    """
+    rows, parameters = [], []
+    for ref in experiment_refs():
+        commit = Commit(ref)
+        parameters.append(flat(commit.parameters))
+        row: dict[str, object] = {
+            "experiment": ref.rsplit("/", 1)[1],
+            "data": commit.metric("metrics/data.json", "dataset"),
+        }
+        for metric, heading in headings(metrics).items():
+            name, _, key = metric.partition(".")
+            row[heading] = commit.metric(f"metrics/{name}.json", key)
+        rows.append(row)
+    frame = pd.DataFrame(rows, columns=["experiment", "data", *headings(metrics).values()])
+    if frame["data"].nunique(dropna=False) < 2:
+        frame = frame.drop(columns="data")
+    differing = _differing(parameters)
+    for position, key in enumerate(differing, start=1):
+        cells = [str(values[key]) if key in values else None for values in parameters]
+        frame.insert(position, key, pd.Series(cells, dtype=object))
+    order = sorted(range(len(frame)), key=lambda row: _sort_key(parameters[row], differing))
+    return frame.iloc[order].reset_index(drop=True)
+
+
+def _differing(parameters: list[dict[str, object]]) -> list[str]:
+    """Keys in which any of the experiments differs from the last commit."""
+    baseline = flat(yaml.safe_load(git("show", "HEAD:params.yaml") or "{}"))
+    keys = dict.fromkeys(key for values in parameters for key in values)
+    return [
+        key
+        for key in keys
+        if any(values.get(key, ...) != baseline.get(key, ...) for values in parameters)
+    ]
+
+
+def _sort_key(values: dict[str, object], keys: list[str]) -> list[tuple]:
+    """Numbers by value, before everything else by its text."""
+    cells = [values.get(key) for key in keys]
+    return [(0, cell, "") if isinstance(cell, int | float) else (1, 0, str(cell)) for cell in cells]
+
+
+def headings(metrics: tuple[str, ...]) -> dict[str, str]:
+    """Each metric's name without its file, unless two would have the same."""
+    keys = [metric.partition(".")[2] for metric in metrics]
+    return {
+        metric: key if keys.count(key) == 1 else metric
+        for metric, key in zip(metrics, keys, strict=True)
+    }
+
+
+def unknown(metrics: tuple[str, ...]) -> list[str]:
+    """The metrics that the last commit does not have."""
+    missing = []
+    for metric in metrics:
+        name, _, key = metric.partition(".")
+        text = git("show", f"HEAD:metrics/{name}.json")
+        if not text or key not in json.loads(text):
+            missing.append(metric)
+    return missing
+
+
+def shown(value: object) -> str:
+    """A cell: numbers with four digits, nothing for a missing value."""
+    if value is None or value != value:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def markdown(frame: pd.DataFrame, metrics: tuple[str, ...] = METRICS) -> str:
+    """The table as Markdown. Parameters that are equal in all rows are named once, below."""
+    kept = {"experiment", *headings(metrics).values()}
+    same = []
+    if len(frame) > 1:
+        others = [name for name in frame.columns if name not in kept]
+        same = [name for name in others if frame[name].nunique(dropna=False) == 1]
+    below = ", ".join(f"`{name}` {frame[name].iloc[0]}" for name in same)
+    frame = frame.drop(columns=same)
+    lines = ["| " + " | ".join(frame.columns) + " |"]
+    lines.append("| " + " | ".join("---" for _ in frame.columns) + " |")
+    lines += ["| " + " | ".join(map(shown, row)) + " |" for row in frame.itertuples(index=False)]
+    return "\n".join(lines) + "\n" + (f"\nIn all of them: {below}.\n" if below else "")

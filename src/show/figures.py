@@ -1,0 +1,204 @@
+"""The figures of the report. Each function returns a matplotlib Figure, for `plotting.save`.
+
+They draw numbers and images that were computed elsewhere.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pandas as pd
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import LogLocator, MaxNLocator
+from torch import Tensor
+
+from ..diffusion.schedule import Schedule
+from ..plotting import BLUE, COLOURS, COLUMN, ORANGE, PAGE, add_note, show_image
+
+
+def _set_close(figure: Figure) -> None:
+    """Set images close together: half the usual space between them."""
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)  # plotting.py sets it
+    engine.set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
+
+
+def _log_values(axis: Axes) -> None:
+    """A logarithmic axis of values that is labelled with plain numbers."""
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
+    axis.tick_params(axis="y", which="minor", labelsize=6)
+
+
+def evenly(count: int, columns: int) -> list[int]:
+    """`columns` positions out of `count`, spread evenly, first and last included.
+
+    Positions repeat if there are fewer.
+    """
+    return np.linspace(0, count - 1, columns).round().astype(int).tolist()
+
+
+def reverse_process(
+    states: Tensor, timesteps: list[int | None], rows: int, columns: int, note: str
+) -> Figure:
+    """From noise to digit: one image a row, `columns` moments of its trajectory.
+
+    states (S, N, C, H, W) uint8 are in the order of sampling, the finished images last;
+    `timesteps` (S) has their t, None for the finished ones.
+    """
+    chosen = evenly(len(states), columns)
+    rows = min(rows, states.shape[1])
+    side = COLUMN / columns
+    figure, axes = plt.subplots(rows, columns, figsize=(COLUMN, side * rows + 0.6), squeeze=False)
+    _set_close(figure)
+    for j, s in enumerate(chosen):
+        name = "$x_0$" if timesteps[s] is None else f"$t={timesteps[s]}$"
+        axes[0, j].set_title(name, fontsize=7)
+        for i in range(rows):
+            show_image(axes[i, j], states[s, i])
+    figure.suptitle("The reverse process, from noise to image")
+    add_note(figure, note)
+    return figure
+
+
+def samples_by_class(
+    images: Tensor, labels: Tensor | None, classes: int, per_class: int, note: str
+) -> Figure:
+    """The first `per_class` images of each class, a row each; ten plain rows without classes.
+
+    images (N, C, H, W) uint8 in order of their numbers, labels (N,) int64 or None.
+    """
+    if labels is None:
+        rows = [images[i * per_class : (i + 1) * per_class] for i in range(10)]
+        names = [""] * 10
+    else:
+        present = [c for c in range(classes) if (labels == c).any()]
+        rows = [images[labels == c][:per_class] for c in present]
+        names = [str(c) for c in present]
+    size = (COLUMN, COLUMN / (per_class + 0.6) * len(rows) + 0.6)
+    figure, axes = plt.subplots(len(rows), per_class, figsize=size, squeeze=False)
+    _set_close(figure)
+    for name, row, line in zip(names, rows, axes, strict=True):
+        for axis in line:
+            axis.set_axis_off()
+        for axis, image in zip(line, row, strict=False):
+            show_image(axis, image)
+        line[0].text(-0.35, 0.5, name, transform=line[0].transAxes, ha="center", va="center")
+    kind = "images" if labels is None else "images by class"
+    figure.suptitle(f"Generated {kind}, not selected")
+    add_note(figure, note)
+    return figure
+
+
+def learning_curve(curve: pd.DataFrame, loss_name: str, timesteps: int, note: str) -> Figure:
+    """Training and held-out loss over optimiser steps, and the held-out loss in each range of t.
+
+    `curve` has columns step, train_loss, heldout_loss and heldout_level_0, _1 ..., from the least
+    noise to the most.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.5))
+    left.plot(
+        curve["step"], curve["train_loss"], color=BLUE, label="training (mean since last row)"
+    )
+    left.plot(
+        curve["step"], curve["heldout_loss"], color=ORANGE, label="held-out, averaged weights"
+    )
+    left.set(ylabel=f"mean squared error of {loss_name}", title="Learning curve")
+    levels = [name for name in curve.columns if name.startswith("heldout_level_")]
+    for i, name in enumerate(levels):
+        start, end = (-(-k * timesteps // len(levels)) for k in (i, i + 1))
+        colour = plt.get_cmap("viridis")(0.95 * i / max(len(levels) - 1, 1))
+        right.plot(
+            curve["step"], curve[name], color=colour, linewidth=1, label=f"$t$ {start} to {end - 1}"
+        )
+    right.set(title="Held-out, by noise level")
+    for axis in (left, right):
+        axis.set_xlabel("optimiser step")
+        _log_values(axis)
+        axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    left.legend(fontsize=7)
+    right.legend(fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5))
+    add_note(figure, note)
+    return figure
+
+
+def loss_by_noise_level(levels: pd.DataFrame, loss_name: str, note: str) -> Figure:
+    """Held-out loss of the finished model in ranges of t; columns t_from, t_to, loss."""
+    figure, axis = plt.subplots(figsize=(COLUMN, 2.3))
+    middle = (levels["t_from"] + levels["t_to"]) / 2
+    width = levels["t_to"] - levels["t_from"]
+    axis.bar(middle, levels["loss"], width=0.9 * width, color=BLUE)
+    axis.set(
+        xlabel="timestep $t$ (0: clean, right: noise)",
+        ylabel=f"mean squared error of {loss_name}",
+        title="Held-out loss by noise level",
+    )
+    add_note(figure, note)
+    return figure
+
+
+def quality_over_steps(sweep: pd.DataFrame, floor: tuple[float, float] | None, note: str) -> Figure:
+    """Distance over network evaluations and over time, and broken strokes.
+
+    `sweep` has columns sampler, evaluations, images_per_second, fd_digits, broken. `floor` is mean
+    and standard deviation of the distance of as many real held-out images, if there are enough.
+    """
+    figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.8))
+    colours = itertools.cycle(COLOURS)
+    for name, rows in sweep.groupby("sampler", sort=False):
+        style = {"color": next(colours), "label": name, "marker": "o", "markersize": 3.5}
+        axes[0].plot(rows["evaluations"], rows["fd_digits"], **style)
+        axes[1].plot(1000 / rows["images_per_second"], rows["fd_digits"], **style)
+        axes[2].plot(rows["evaluations"], 100 * rows["broken"], **style)
+    for axis in axes:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
+    for axis in axes[:2]:
+        if floor:
+            _draw_floor(axis, *floor)
+        _log_values(axis)
+    evaluations = "network evaluations per image"
+    axes[0].set(xlabel=evaluations, ylabel="fd_digits", title="Quality over evaluations")
+    axes[1].set(xlabel="seconds per 1,000 images", ylabel="fd_digits", title="Quality over time")
+    axes[2].set(xlabel=evaluations, ylabel="images in pieces, %", title="Broken strokes")
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, fontsize=7, ncols=3, loc="outside upper center")
+    add_note(figure, note)
+    return figure
+
+
+def _draw_floor(axis: Axes, mean: float, deviation: float) -> None:
+    label = "as many real held-out images"
+    axis.axhline(mean, color="0.5", linestyle="--", linewidth=1, label=label)
+    axis.axhspan(mean - deviation, mean + deviation, color="0.5", alpha=0.15, linewidth=0)
+
+
+def schedules(by_name: dict[str, Schedule], used: str, note: str) -> Figure:
+    """The noise schedules side by side: the signal that remains, and log-SNR, over t / T."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.5))
+    for name, schedule in by_name.items():
+        colour = {"linear": BLUE, "cosine": ORANGE}[name]
+        label = f"{name} (used)" if name == used else name
+        time = np.arange(len(schedule)) / len(schedule)
+        left.plot(time, schedule.alpha.square().numpy(), color=colour, label=label)
+        right.plot(time, schedule.log_snr.numpy(), color=colour, label=label)
+    left.set(
+        xlabel="$t / T$",
+        ylabel=r"$\bar\alpha_t$ (share of signal power)",
+        title="Signal that remains",
+    )
+    right.set(
+        xlabel="$t / T$",
+        ylabel=r"$\log\,\bar\alpha_t / (1-\bar\alpha_t)$ (nats)",
+        title="Log signal-to-noise ratio",
+    )
+    left.legend()
+    add_note(figure, note)
+    return figure

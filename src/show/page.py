@@ -1,0 +1,179 @@
+"""The report: one HTML page that needs no network, made from the files of the other stages.
+
+Computes only its layout.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+TEMPLATE = Path(__file__).with_name("page.html")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How to show a metric: its description, the better direction, its unit and its digits."""
+
+    what: str
+    better: str
+    scale: float = 1.0
+    unit: str = ""
+    digits: int = 2
+
+    def shown(self, value: object) -> str:
+        """The value as text; "" for None. Only numbers are scaled and get the unit."""
+        if value is None:
+            return ""
+        if isinstance(value, int | float):
+            return f"{value * self.scale:,.{self.digits}f}{self.unit}"
+        return str(value)
+
+
+def percent(what: str, better: str) -> Kind:
+    """A share in [0, 1], shown in per cent."""
+    return Kind(what, better, 100.0, " %")
+
+
+MEASURES = {
+    "fid.fd_digits": Kind("Fréchet distance in the digit classifier's features", "lower"),
+    "quality.fd_digits_infinity": Kind("the same, extrapolated to infinitely many images", "lower"),
+    "fid.fid": Kind("Fréchet distance in Inception features (FID)", "lower"),
+    "quality.kid_digits": Kind("kernel distance in the classifier's features", "lower", digits=4),
+    "fid.accuracy": percent("recognised as the class asked for", "higher"),
+    "quality.precision": percent("precision: generated images that look like real ones", "higher"),
+    "quality.recall": percent("recall: real images that generated ones look like", "higher"),
+    "quality.density": Kind(
+        "density: how many real neighbourhoods an image lies in", "near 1", digits=3
+    ),
+    "quality.coverage": percent("coverage: real neighbourhoods with a generated image", "higher"),
+    "quality.cas": percent("real images recognised after training on generated ones", "higher"),
+    "quality.broken": percent("images whose strokes are in pieces", "as real"),
+    "quality.class_distance": Kind(
+        "distance of the class shares from the training images'", "lower", digits=4
+    ),
+    "quality.memorised": percent("images suspiciously near a training image", "as real"),
+    "bound.bits_per_dim": Kind("bits per dimension, by the variational bound", "lower", digits=3),
+    "train.heldout_loss": Kind("held-out loss", "lower", digits=4),
+}
+OTHER_FLOORS = {"fid.accuracy": "classifier.heldout_accuracy"}  # under names of their own
+# A row each: one picture as wide as the page, or several narrow ones.
+PICTURES = (
+    (
+        ("samples_by_class", "Generated images, a row per class, not selected."),
+        ("reverse_process", "The reverse process: eight images, from noise to the finished one."),
+    ),
+    (
+        (
+            "learning_curve",
+            "Training and held-out loss over the optimiser's steps, "
+            "and held-out loss by noise level.",
+        ),
+    ),
+    (
+        (
+            "quality_over_steps",
+            "Samplers and counts of steps on the same model: quality over evaluations and time.",
+        ),
+    ),
+    (("schedules", "The two noise schedules."),),
+    (("loss_by_noise_level", "Held-out loss of the finished model by noise level."),),
+)
+NARROW = {"samples_by_class", "reverse_process", "loss_by_noise_level"}
+
+
+def measures(metrics: dict[str, dict]) -> list[dict[str, str]]:
+    """A row for each measure: its value, mean and deviation over seeds, and the floors.
+
+    `metrics` has the contents of metrics/*.json by the names of the files.
+    """
+    return [_row(name, kind, metrics) for name, kind in MEASURES.items()]
+
+
+def _row(name: str, kind: Kind, metrics: dict[str, dict]) -> dict[str, str]:
+    """The row of one measure, as text."""
+    file, _, key = name.partition(".")
+    values = metrics.get(file, {})
+    value = kind.shown(values.get(key)) or "not measured"
+    error = values.get(f"{key}_standard_error")
+    floor_file, _, floor_key = OTHER_FLOORS.get(name, "").partition(".")
+    other_floor = metrics.get(floor_file, {}).get(floor_key)
+    return {
+        "name": name,
+        "what": kind.what,
+        "better": kind.better,
+        "value": f"{value} ± {kind.shown(error)}" if error is not None else value,
+        "spread": _over_seeds(key, kind, metrics.get("spread", {})),
+        "heldout": kind.shown(values.get(f"{key}_floor_heldout", other_floor)),
+        "train": kind.shown(values.get(f"{key}_floor_train")),
+    }
+
+
+def _over_seeds(key: str, kind: Kind, spread: dict) -> str:
+    """Mean and deviation over seeds; "" where one is missing."""
+    mean, deviation = spread.get(f"{key}_mean"), spread.get(f"{key}_sd")
+    if mean is None or deviation is None:
+        return ""
+    return f"{kind.shown(mean)} ± {kind.shown(deviation)}"
+
+
+def sections(values: dict) -> list[dict]:
+    """Parameters by section, those without one first."""
+    plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    return [{"name": "of all", "entries": list(plain.items())}] + [
+        {"name": name, "entries": list(section.items())}
+        for name, section in values.items()
+        if isinstance(section, dict)
+    ]
+
+
+def source(picture: Path) -> str:
+    """The PNG as a data URL."""
+    return "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+
+
+def render(
+    title: str,
+    lead: str,
+    run: list[tuple[str, str]],
+    metrics: dict[str, dict],
+    figures: Path,
+    parameters: dict,
+    experiments: dict | None,
+) -> str:
+    """The whole page as HTML.
+
+    `run` has names and values for the first table. `figures` is the folder of the PNGs.
+    `experiments` has columns, rows of cells, and the number of columns before the numbers.
+    """
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
+    spread, quality = metrics["spread"], metrics["quality"]
+    return template.render(
+        title=title,
+        lead=lead,
+        run=run,
+        measures=measures(metrics),
+        parameters=sections(parameters),
+        experiments=experiments,
+        seeds=f"over {spread['seeds']} seeds",
+        pictures=[_picture_row(row, figures) for row in PICTURES],
+        about_measures=(
+            f"The real images held out are {quality['images_floor_heldout']:,}; ± is the standard "
+            f"deviation over sampling seeds of the one model, or a standard error. "
+            f"Definitions, ranges and sources: docs/metrics.md."
+        ),
+    )
+
+
+def _picture_row(row: tuple[tuple[str, str], ...], figures: Path) -> dict:
+    """One row of PICTURES for the template."""
+    shown = [
+        {"source": source(figures / f"{name}.png"), "caption": caption} for name, caption in row
+    ]
+    return {"narrow": row[0][0] in NARROW, "shown": shown}

@@ -1,0 +1,123 @@
+"""What the figures and the report show beyond the files: floors, schedules, the run itself."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import get_args
+
+import torch
+import yaml
+
+from .. import provenance
+from ..common import device
+from ..diffusion.schedule import Schedule, ScheduleConfig, ScheduleName
+from . import experiments
+from .commits import git
+
+SWEEP_KEYS = (
+    "model",
+    "images",
+    "floor_heldout_sets",
+    "fd_digits_floor_heldout",
+    "fd_digits_floor_heldout_sd",
+)
+CODE = ("src", "stages", "tools", "dvc.yaml", "params.yaml", "constraints.txt")
+
+
+def sweep_floor(sweep: dict) -> tuple[tuple[float, float] | None, str]:
+    """Mean and deviation of real images' distance, if there are enough, and a note on it."""
+    note = f"{sweep['images']:,} generated images each; fewer images raise the distance"
+    if sweep["floor_heldout_sets"] < 2:
+        return None, note
+    floor = (sweep["fd_digits_floor_heldout"], sweep["fd_digits_floor_heldout_sd"])
+    return floor, f"{note}; {sweep['floor_heldout_sets']} sets of as many held-out ones"
+
+
+def schedules_to_compare(config: ScheduleConfig) -> dict[str, Schedule]:
+    """The schedule of `config`, and the others with the same settings if they make schedules."""
+    schedules = {}
+    for name in get_args(ScheduleName):
+        try:
+            schedules[name] = Schedule(replace(config, name=name))
+        except ValueError:  # with these timesteps the other one would leave no signal
+            if name == config.name:
+                raise
+    return schedules
+
+
+def check_metrics(metrics: dict[str, dict]) -> None:
+    """Raises UserError unless metrics, by file, are of one data set, model and set of images."""
+    for name, values in metrics.items():
+        for key in ("dataset_fingerprint", "pixels", "model"):
+            what = "data set" if key == "dataset_fingerprint" else key
+            if key in values:
+                expected = metrics["data" if what == "data set" else "fid"].get(key)
+                provenance.expect(f"metrics/{name}.json, its {what}", values[key], expected)
+
+
+def about_run(metrics: dict[str, dict]) -> list[tuple[str, str]]:
+    """Rows (name, text) that say what was run, with what, and where."""
+    data, train, fid = metrics["data"], metrics["train"], metrics["fid"]
+    colour = "RGB" if data["channels"] == 3 else "grey"
+    return [
+        (
+            "data",
+            f"{data['dataset']} ({data['dataset_fingerprint']}): {data['train_images']:,} training "
+            f"and {data['heldout_images']:,} held-out images, "
+            f"{data['image_size']}x{data['image_size']}, {colour}, {data['classes'] or 'no'} "
+            f"classes",
+        ),
+        (
+            "model",
+            f"{fid['model']}: {train['parameters']:,} parameters, {train['steps']:,} steps, "
+            f"computed in {train['precision']}",
+        ),
+        ("images", f"{fid['images']:,}, pixels {fid['pixels']}"),
+        ("revision", _revision()),
+        ("DVC", _dvc_revision()),
+        ("this page was made on", _machine()),
+    ]
+
+
+def compared_experiments() -> dict | None:
+    """The table of experiments for the page; None if there are none."""
+    frame = experiments.table()
+    if not len(frame):
+        return None
+    columns = [name for name in frame.columns if frame[name].notna().any()]
+    numbers = set(experiments.headings(experiments.METRICS).values())
+    rows = [list(map(experiments.shown, row)) for row in frame[columns].itertuples(index=False)]
+    parameters = sum(name not in numbers for name in columns)
+    return {"columns": columns, "rows": rows, "parameters": parameters}
+
+
+def _revision() -> str:
+    """The commit of the code, and which files of code and parameters differ from it."""
+    commit = git("rev-parse", "--short=12", "HEAD").strip()
+    if not commit:
+        return "not in a git repository"
+    changed = sorted(line[3:] for line in git("status", "--porcelain", "--", *CODE).splitlines())
+    return f"git {commit}" + (f", but for {', '.join(changed)}" if changed else "")
+
+
+def _dvc_revision() -> str:
+    """DVC's version, its pin of the data, and the experiment that this is part of.
+
+    The pin is no dependency of the stage: DVC takes no pins for one.
+    """
+    pin = yaml.safe_load(Path("data.dvc").read_text(encoding="utf-8"))["outs"][0]["md5"]
+    experiment = os.environ.get("DVC_EXP_NAME")
+    part = f", experiment {experiment}" if experiment else ""
+    return f"{metadata.version('dvc')}, data pinned as {pin}{part}"
+
+
+def _machine() -> str:
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return (
+        f"{device.processor()}, {os.cpu_count()} cores, {gpu}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}"
+    )

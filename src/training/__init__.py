@@ -1,0 +1,1 @@
+"""Training: batches, optimiser, weight average, checkpoints, and what surrounds the steps."""

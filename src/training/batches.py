@@ -1,0 +1,98 @@
+"""The batch of every optimiser step: a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..common.dataset import to_float
+from ..common.randomness import generator
+from ..params import Train
+
+
+@lru_cache(maxsize=2)
+def permutation(seed: int, epoch: int, count: int) -> Tensor:
+    """The order in which an epoch shows `count` images: (count,) int64."""
+    return torch.randperm(count, generator=generator(seed, "epoch", epoch))
+
+
+class Batches(Dataset):
+    """Item k is the whole batch of optimiser step k, whichever process computes it.
+
+    Images are uint8 (N, C, H, W), labels int64 (N,) or None. Each epoch is a fresh permutation;
+    batches run across epochs, so every image is seen equally often whatever the batch size.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor | None,
+        classes: int,
+        settings: Train,
+        label_dropout: float,
+        seed: int,
+    ):
+        self.images, self.labels = images, labels
+        self.no_class = classes
+        self.settings = settings
+        self.label_dropout = label_dropout
+        self.seed = seed
+
+    def indices(self, step: int) -> Tensor:
+        """Positions (B,) int64 of the images of this step."""
+        size, count = self.settings.batch_size, len(self.images)
+        first = step * size
+        epochs = range(first // count, (first + size - 1) // count + 1)
+        start = first - epochs[0] * count
+        order = torch.cat([permutation(self.seed, epoch, count) for epoch in epochs])
+        return order[start : start + size]
+
+    def __len__(self) -> int:
+        return self.settings.steps
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        """x0 and eps (B, C, H, W) float32, t (B,) float32 in [0, 1], label (B,) int64 if any."""
+        random = generator(self.seed, "batch", step)
+        chosen = self.indices(step)
+        x0 = to_float(self.images[chosen])
+        x0 = augment(x0, self.settings.augment_rotation, self.settings.augment_shift, random)
+        # One time from each of B equal ranges of [0, 1): less noise in the gradient (Kingma et
+        # al. 2021, appendix I.1).
+        u = (torch.arange(len(x0)) + torch.rand(len(x0), generator=random)) / len(x0)
+        t = focused(u, self.settings.focus, self.settings.focus_at)
+        batch = {"x0": x0, "eps": torch.randn(x0.shape, generator=random), "t": t}
+        if self.labels is not None:
+            dropped = torch.rand(len(x0), generator=random) < self.label_dropout
+            batch["label"] = self.labels[chosen].masked_fill(dropped, self.no_class)
+        return batch
+
+
+def focused(u: Tensor, focus: float, at: float) -> Tensor:
+    """Times from uniform `u` in [0, 1), with those around `at` more often.
+
+    They come 1 / (1 - focus) times as often as at focus 0; those half a unit away, on a circle,
+    1 / (1 + focus) times. (B,) float32 in [0, 1].
+    """
+    return (u + focus / (2 * math.pi) * torch.sin(2 * math.pi * u) + at - 0.5) % 1
+
+
+def augment(images: Tensor, rotation: float, shift: float, random: torch.Generator) -> Tensor:
+    """Rotate each image by at most `rotation` degrees, shift it by at most `shift` pixels.
+
+    images (B, C, H, W) in [-1, 1]. Never flips. Pixels that come into view are background, -1.
+    """
+    if not rotation and not shift:
+        return images
+    B, _, H, W = images.shape
+    uniform = torch.rand(B, 3, generator=random) * 2 - 1
+    angle = uniform[:, 0] * math.radians(rotation)
+    # affine_grid measures in half image sides.
+    offset = uniform[:, 1:] * shift * 2 / torch.tensor([W, H])
+    rotated = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1)
+    theta = torch.cat([rotated.view(B, 2, 2), offset[:, :, None]], dim=2)
+    grid = torch.nn.functional.affine_grid(theta, list(images.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(images + 1, grid, align_corners=False) - 1

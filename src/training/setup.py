@@ -1,0 +1,66 @@
+"""The untrained model that params.yaml describes, and what to tell the user about it."""
+
+from __future__ import annotations
+
+import torch
+
+from ..common.dataset import Dataset
+from ..common.errors import user_errors
+from ..common.randomness import derive
+from ..diffusion.denoiser import Denoiser, DenoiserConfig
+from ..diffusion.schedule import ScheduleConfig
+from ..diffusion.unet import UNetConfig
+from ..params import Model
+
+
+def untrained(settings: Model, schedule: ScheduleConfig, data: Dataset, seed: int) -> Denoiser:
+    """A denoiser with random weights for images of this size, channels and classes.
+
+    Raises UserError if the settings do not fit the images.
+    """
+    unet = UNetConfig(
+        image_size=data.image_size,
+        image_channels=data.channels,
+        classes=data.classes if settings.conditional else 0,
+        patch_size=settings.patch_size,
+        base_channels=settings.base_channels,
+        multipliers=tuple(settings.multipliers),
+        res_blocks=settings.res_blocks,
+        attention_resolutions=tuple(settings.attention_resolutions),
+        heads=settings.heads,
+        dropout=settings.dropout,
+        time_width=settings.time_width,
+    )
+    config = DenoiserConfig(unet, schedule, settings.prediction, settings.label_dropout)
+    with torch.random.fork_rng(devices=[]), user_errors("model."):
+        torch.manual_seed(derive(seed, "weights"))
+        return Denoiser(config)
+
+
+def describe(denoiser: Denoiser, conditional: bool) -> list[str]:
+    """Lines that say what is about to be trained, and where it differs from params.yaml.
+
+    `conditional` is model.conditional.
+    """
+    unet = denoiser.config.unet
+    sides = unet.resolutions
+    attention = [side for side in sides if side in unet.attention_resolutions]
+    named = f"none of them (params name {list(unet.attention_resolutions)})"
+    parameters = sum(weights.numel() for weights in denoiser.parameters())
+    lines = [
+        f"{parameters:,} parameters, feature maps of {sides}, attention at {attention or named}, "
+        f"{unet.classes or 'no'} classes"
+    ]
+    if conditional and not unet.classes:
+        lines.append(
+            "the data has no labels, so the model is unconditional although model.conditional "
+            "is true"
+        )
+    signal = float(denoiser.schedule.alpha[-1]) ** 2
+    if signal > 1e-3:
+        lines.append(
+            f"at the last timestep {signal:.1%} of the signal's variance is left, while samplers "
+            f"start from noise alone: expect odd images; more timesteps or a larger beta_end "
+            f"leave less"
+        )
+    return lines

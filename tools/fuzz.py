@@ -1,0 +1,254 @@
+"""`python -m tools.fuzz [--examples 20000] [--report FILE]`: give every reader damaged files.
+
+Whatever the bytes, a reader reads them or raises a UserError that names the file, and it gets no
+more than MEMORY. Hypothesis replaces, removes and inserts stretches of a right file, and makes up
+bytes. The report counts, for each reader, how many files it read and refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import io
+import resource
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from src import archives, classifier, model_file, params, provenance
+from src.common import dataset, reports
+from src.common.errors import UserError
+from src.diffusion.denoiser import Denoiser, DenoiserConfig
+from src.diffusion.schedule import ScheduleConfig
+from src.diffusion.unet import UNetConfig
+from src.measure import frechet
+from tools.machine import describe
+
+ROOT = Path(__file__).parent.parent
+MEMORY = 384 * 2**20  # bytes
+
+# (where, removed, put): see `damaged`.
+EDITS = st.lists(
+    st.tuples(
+        st.floats(0, 1),
+        st.integers(0, 40),
+        st.one_of(st.binary(max_size=40), st.sampled_from([b"\0", b"\xff" * 8])),
+    ),
+    max_size=6,
+)
+
+
+def damaged(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
+    """`content` after edits (where, removed, put).
+
+    Each replaces `removed` bytes, from the share `where` of the length on, by `put`.
+    """
+    for where, removed, put in edits:
+        start = round(where * len(content))
+        content = content[:start] + put + content[start + removed :]
+    return content
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """Limit the process to MEMORY more than it has. The kernel refuses requests for more."""
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether the error comes from a request for more memory than there is."""
+    words = ("allocate", "memory", "MemoryError")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
+
+
+# --- right files ----------------------------------------------------------------------------------
+
+IDX = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (3, 4, 4)) + bytes(range(48))
+
+
+def png_bytes(seed: int) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8), np.uint8)
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def zip_bytes(compression: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for i in range(6):
+            archive.writestr(f"{i % 2}/{i}.png", png_bytes(i))
+    return buffer.getvalue()
+
+
+def npz_bytes(compressed: bool) -> bytes:
+    buffer = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(buffer, mu=np.zeros(4), sigma=np.eye(4))
+    return buffer.getvalue()
+
+
+def model_bytes() -> bytes:
+    """A file of a small denoiser with random weights."""
+    unet = UNetConfig(
+        image_size=8,
+        image_channels=1,
+        classes=10,
+        patch_size=2,
+        base_channels=8,
+        multipliers=(1, 2),
+        res_blocks=1,
+        attention_resolutions=(2,),
+        heads=2,
+        dropout=0.0,
+        time_width=16,
+    )
+    schedule = ScheduleConfig("cosine", 1000, 1e-4, 0.02, 0.008)
+    with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        path = Path(folder) / "model.safetensors"
+        denoiser = Denoiser(DenoiserConfig(unet, schedule, "v", 0.1))
+        model_file.save(denoiser, path, {"class_counts": [1] * 10})
+        return path.read_bytes()
+
+
+def classifier_bytes() -> bytes:
+    """A file of a classifier with random weights."""
+    with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(0)
+        path = Path(folder) / "classifier.safetensors"
+        config = classifier.ClassifierConfig(8, 1, 10, "labels", 0.0)
+        classifier.save(classifier.Classifier(config), path, {})
+        return path.read_bytes()
+
+
+def dataset_bytes() -> bytes:
+    """A file of the arrays of a data set of four images."""
+    images = torch.arange(64 * 4).to(torch.uint8).view(4, 1, 8, 8)
+    labels = torch.arange(4)
+    own = dataset.Dataset("own", "0" * 12, images, labels, images.clone(), labels.clone())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "dataset.safetensors"
+        dataset.save(own, path)
+        return path.read_bytes()
+
+
+# --- readers --------------------------------------------------------------------------------------
+
+
+def read_zip(path: Path) -> dataset.Dataset:
+    return archives.read_zip(path, 0.5, 0, path.parent)
+
+
+def read_png(path: Path) -> object:
+    return archives.decode_png(path.read_bytes(), str(path))
+
+
+def read_idx(path: Path) -> torch.Tensor:
+    return archives.read_idx(path, 3, path.parent)
+
+
+def read_npz(path: Path) -> frechet.Moments:
+    return frechet.load(path, 4)
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A function that reads a file from outside."""
+
+    file: str  # a name that the file may have
+    make: Callable[[], bytes]  # the content of a right one
+    read: Callable[[Path], object]
+
+
+READERS = {
+    "zip stored": Reader("input.zip", lambda: zip_bytes(zipfile.ZIP_STORED), read_zip),
+    "zip deflated": Reader("input.zip", lambda: zip_bytes(zipfile.ZIP_DEFLATED), read_zip),
+    "png": Reader("input.png", lambda: png_bytes(0), read_png),
+    "idx": Reader("input-idx3-ubyte", lambda: IDX, read_idx),
+    "idx gzipped": Reader("input-idx3-ubyte.gz", lambda: gzip.compress(IDX), read_idx),
+    "npz stored": Reader("input.npz", lambda: npz_bytes(False), read_npz),
+    "npz deflated": Reader("input.npz", lambda: npz_bytes(True), read_npz),
+    "model": Reader("input.safetensors", model_bytes, model_file.load),
+    "classifier": Reader("input.safetensors", classifier_bytes, classifier.load),
+    "arrays": Reader("input.safetensors", dataset_bytes, dataset.load),
+    "features": Reader("input.safetensors", dataset_bytes, provenance.tensors),
+    "params.yaml": Reader("params.yaml", (ROOT / "params.yaml").read_bytes, params.load),
+}
+
+
+def attack(reader: str, folder: Path, examples: int, derandomize: bool = False) -> Counter[str]:
+    """Give a reader its right file, then `examples` damaged ones, as files in `folder`.
+
+    Returns how many were "read" and "refused". Raises AssertionError, with the smallest example
+    that hypothesis finds, if anything but a UserError comes out, if the error does not name the
+    file, or if the reader asks for too much memory. `derandomize` makes equal runs equal.
+    """
+    target = READERS[reader]
+    path, right = folder / target.file, target.make()
+    counts: Counter[str] = Counter()
+
+    @settings(
+        max_examples=examples,
+        derandomize=derandomize,
+        deadline=None,
+        database=None,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(st.one_of(EDITS.map(lambda edits: damaged(right, edits)), st.binary(max_size=200)))
+    def attempt(content: bytes) -> None:
+        path.write_bytes(content)
+        try:
+            with little_memory():
+                target.read(path)
+            counts["read"] += 1
+        except UserError as error:
+            counts["refused"] += 1
+            if target.file not in str(error) or lacks_memory(error):
+                raise AssertionError(f"refused with {error}") from None
+
+    path.write_bytes(right)
+    target.read(path)
+    try:
+        attempt()
+    except Exception as error:
+        raise AssertionError(f"{reader}: {type(error).__name__}: {error}") from error
+    return counts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--examples", type=int, default=20_000, help="files for each reader")
+    parser.add_argument("--report", type=Path, help="JSON file to write the counts to")
+    arguments = parser.parse_args()
+    about, results = describe(), {}
+    for reader in READERS:
+        with tempfile.TemporaryDirectory() as folder:
+            counts = attack(reader, Path(folder), arguments.examples)
+        results[reader] = dict(sorted(counts.items()))
+        print(f"{reader}: {results[reader]}", flush=True)
+        if arguments.report:
+            reports.write_json(arguments.report, about | {"readers": results})
+
+
+if __name__ == "__main__":
+    main()
