@@ -1,4 +1,4 @@
-"""What tests share: tiny models and data, real MNIST where it can be had, and clones of this repository."""
+"""What tests share: tiny models, real MNIST where it can be had, and clones of this repository."""
 
 from __future__ import annotations
 
@@ -12,33 +12,37 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from benchmarks.stand_in import write_weights
-from src import archives, inception  # first of all: diffusers and pytorch_fid import torchvision, which needs its remedy
+from src import archives
 from src.diffusion.denoiser import Denoiser, DenoiserConfig
 from src.diffusion.schedule import ScheduleConfig
 from src.diffusion.unet import UNetConfig
+
+# Before the tests import diffusers, which imports torchvision, which needs our remedy.
+from src.measure import inception
 from src.params import load as load_params
+from tools.stand_in import write_weights
 
 ROOT = Path(__file__).parent.parent
 
 settings.register_profile(
-    "quick", max_examples=150, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    "quick",
+    max_examples=150,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
-settings.register_profile("soak", settings.get_profile("quick"), max_examples=20_000, derandomize=False)
-settings.load_profile("quick")  # unless --hypothesis-profile says otherwise
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--fuzz-report", help="JSON file for the numbers of inputs that tests/test_fuzz.py tried")
+settings.load_profile("quick")
 
 
 def pytest_configure() -> None:
-    # For this process and all that it starts: `dvc` and `python` of this environment; no GPU, since where one computes, equal
-    # runs need not be equal to the last bit; DVC's databases of the many clones within reach of `make clean`.
+    # For this process and all that it starts: `dvc` and `python` of this environment; no GPU, where
+    # equal runs need not be equal to the last bit; DVC's databases of the many clones within reach
+    # of `make clean`.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     os.environ.setdefault("DVC_SITE_CACHE_DIR", str(ROOT / ".scratch" / "dvc"))
-    if os.environ.get("PYTEST_XDIST_WORKER"):  # a core for each process of tests, and for what it starts
+    if os.environ.get("PYTEST_XDIST_WORKER"):  # a core for each process of tests and its children
         os.environ.setdefault("OMP_NUM_THREADS", "1")
         torch.set_num_threads(1)
 
@@ -46,9 +50,11 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mirror = os.environ.get("MNIST_MIRROR", "")
     if mirror and "://" not in mirror:
-        os.environ["MNIST_MIRROR"] = str(Path(mirror).expanduser().resolve())  # tests run commands in other folders
+        # Tests run commands in other folders.
+        os.environ["MNIST_MIRROR"] = str(Path(mirror).expanduser().resolve())
     if not os.environ.get("MNIST_MIRROR"):
-        skip = pytest.mark.skip(reason="wants MNIST: set MNIST_MIRROR to a folder or URL that has the four files")
+        reason = "wants MNIST: set MNIST_MIRROR to a folder or URL that has the four files"
+        skip = pytest.mark.skip(reason=reason)
         for item in items:
             if item.get_closest_marker("mnist"):
                 item.add_marker(skip)
@@ -73,7 +79,9 @@ def fetch_mnist(folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def mnist(tmp_path_factory):
     """MNIST as the unpack stage reads it; for tests marked mnist."""
-    return archives.read(fetch_mnist(tmp_path_factory.mktemp("mnist") / "data"), heldout=0.1, seed=0)
+    return archives.read(
+        fetch_mnist(tmp_path_factory.mktemp("mnist") / "data"), heldout=0.1, seed=0
+    )
 
 
 def schedule_config(name: str = "cosine", timesteps: int = 1000) -> ScheduleConfig:
@@ -82,36 +90,61 @@ def schedule_config(name: str = "cosine", timesteps: int = 1000) -> ScheduleConf
 
 def unet_config(**changes) -> UNetConfig:
     small = dict(
-        image_size=8, image_channels=1, classes=10, patch_size=2, base_channels=8, multipliers=(1, 2), res_blocks=1,
-        attention_resolutions=(2,), heads=2, dropout=0.0, time_width=16,
+        image_size=8,
+        image_channels=1,
+        classes=10,
+        patch_size=2,
+        base_channels=8,
+        multipliers=(1, 2),
+        res_blocks=1,
+        attention_resolutions=(2,),
+        heads=2,
+        dropout=0.0,
+        time_width=16,
     )
     return UNetConfig(**small | changes)
 
 
-def denoiser(prediction: str = "v", schedule: str = "cosine", label_dropout: float = 0.1, **unet) -> Denoiser:
+def denoiser(
+    prediction: str = "v", schedule: str = "cosine", label_dropout: float = 0.1, **unet
+) -> Denoiser:
     """A small denoiser whose output depends on all its inputs: fresh ones start at zero."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Denoiser(DenoiserConfig(unet_config(**unet), schedule_config(schedule), prediction, label_dropout))
+        config = DenoiserConfig(
+            unet_config(**unet), schedule_config(schedule), prediction, label_dropout
+        )
+        model = Denoiser(config)
         for weights in model.parameters():
             if not weights.any():
                 torch.nn.init.normal_(weights, std=0.1)
     return model.eval()
 
 
-def run(*command: str, cwd: Path, check: bool = True, **environment: str) -> subprocess.CompletedProcess:
-    """Run a command to its end. Raises AssertionError with what it said unless it succeeds."""
-    done = subprocess.run(command, cwd=cwd, env=os.environ | environment, capture_output=True, text=True, timeout=900)
+def run(
+    *command: str, cwd: Path, check: bool = True, **environment: str
+) -> subprocess.CompletedProcess:
+    """Run a command to its end. Raises AssertionError with its output unless it succeeds."""
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     if check and done.returncode:
-        raise AssertionError(f"{' '.join(command)} exited {done.returncode}:\n{done.stdout}\n{done.stderr}")
+        raise AssertionError(
+            f"{' '.join(command)} exited {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        )
     return done
 
 
 def clone_into(folder: Path) -> Path:
-    """A repository of its own with the files of this working tree, committed or not, but nothing that git ignores."""
+    """A new repository with the files of this working tree, except those that git ignores."""
     folder.mkdir(parents=True)
-    listed = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT).stdout
-    for name in filter(None, listed.split("\0")):
+    command = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in filter(None, run(*command, cwd=ROOT).stdout.split("\0")):
         if (ROOT / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((ROOT / name).read_bytes())

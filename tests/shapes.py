@@ -1,6 +1,7 @@
-"""`python -m tests.shapes FILE [COUNT]`: a zip of 32x32 pictures in colour: discs in 0/, squares in 1/, triangles in 2/.
+"""`python -m tests.shapes FILE [COUNT]`: write a zip of 32x32 pictures in colour.
 
-Something to train on that is neither digits nor grey. Equal counts give equal bytes.
+Discs are in 0/, squares in 1/, triangles in 2/: something to train on that is neither digits nor
+grey. Equal counts give equal bytes.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ SIDE, OVERSAMPLED = 32, 4
 
 
 def picture(kind: int, random: np.random.Generator) -> Image.Image:
-    """A shape in a light colour, somewhere, of some size, turned somehow, on a dark ground."""
+    """A shape in a light colour on a dark ground; place, size and angle are random."""
     canvas = Image.new("RGB", (SIDE * OVERSAMPLED,) * 2, tuple(random.integers(0, 70, 3).tolist()))
     colour = tuple(random.integers(120, 256, 3).tolist())
     radius = random.uniform(0.2, 0.38) * canvas.width
@@ -26,7 +27,9 @@ def picture(kind: int, random: np.random.Generator) -> Image.Image:
     if kind == 0:
         draw.circle((x, y), radius, fill=colour)
     else:
-        draw.regular_polygon((x, y, radius), {1: 4, 2: 3}[kind], random.uniform(0, 360), fill=colour)
+        draw.regular_polygon(
+            (x, y, radius), {1: 4, 2: 3}[kind], random.uniform(0, 360), fill=colour
+        )
     return canvas.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 
 

@@ -3,22 +3,24 @@ import sys
 
 import pytest
 
-from src import allocator
+from src.common import allocator
 from tests.conftest import ROOT, run
 
 GLIBC = sys.platform == "linux" and "glibc" in (os.confstr("CS_GNU_LIBC_VERSION") or "")
 
 
-def told(**variables: str) -> str:
-    """What `keep_freed_memory` says in a process of its own. What it gains is benchmarks/switches.py's affair."""
-    command = "from src.allocator import keep_freed_memory; print(keep_freed_memory())"
-    return run(sys.executable, "-c", command, cwd=ROOT, PYTHONPATH=str(ROOT), **variables).stdout.strip()
+def result(**variables: str) -> str:
+    """What `keep_freed_memory` returns in a new process. benchmarks/switches.py times its gain."""
+    command = "from src.common.allocator import keep_freed_memory; print(keep_freed_memory())"
+    return run(
+        sys.executable, "-c", command, cwd=ROOT, PYTHONPATH=str(ROOT), **variables
+    ).stdout.strip()
 
 
 @pytest.mark.skipif(not GLIBC, reason="of glibc")
 def test_glibc_takes_all_settings_unless_the_user_has_made_some():
-    assert told() == "True"
-    assert told(MALLOC_ARENA_MAX="2") == "False"
+    assert result() == "True"
+    assert result(MALLOC_ARENA_MAX="2") == "False"
 
 
 def test_elsewhere_nothing_is_done(monkeypatch):

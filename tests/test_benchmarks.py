@@ -1,4 +1,4 @@
-"""The instruments of the benchmarks: what they count, fit and draw. What they time is no test's business."""
+"""The instruments of the benchmarks: what they count, fit and draw, not what they time."""
 
 import json
 import math
@@ -34,36 +34,50 @@ def test_the_exponent_is_that_of_a_power():
 
 
 def test_ablations_compare_with_the_default_of_the_same_seed():
-    same = {"accuracy": 0.9, "broken": 0.1, "heldout_loss": 0.1, "images_seen": 100, "train_seconds": 60.0}
+    same = {
+        "accuracy": 0.9,
+        "broken": 0.1,
+        "heldout_loss": 0.1,
+        "images_seen": 100,
+        "train_seconds": 60.0,
+    }
     distances = {ablations.DEFAULT: [4.0, 6.0, 8.0], "no average": [5.0, 7.5, 8.5]}
     rows = [
         {"variant": name, "seed": seed, "fd_digits": values[seed]} | same
-        for seed in (2, 0, 1) for name, values in distances.items()
+        for seed in (2, 0, 1)
+        for name, values in distances.items()
     ]
     default, other = ablations.summary(rows)
-    assert (default["fd_digits"], default["fd_digits_sd"], default["seeds"]) == (6.0, 2.0, 3) and "t" not in default
-    assert other["t"] == {"fd_digits": pytest.approx(1.0 / (0.5 / math.sqrt(3)))}  # differences of 1, 1.5 and 0.5; none elsewhere
+    assert (default["fd_digits"], default["fd_digits_sd"], default["seeds"]) == (
+        6.0,
+        2.0,
+        3,
+    ) and "t" not in default
+    # Differences of 1, 1.5 and 0.5; none elsewhere.
+    assert other["t"] == {"fd_digits": pytest.approx(1.0 / (0.5 / math.sqrt(3)))}
 
 
 def test_the_table_of_ablations_is_the_committed_one():
-    found = json.loads((ROOT / ablations.RESULT).read_text())
-    assert ablations.markdown(found) in (ROOT / "docs/ablations.md").read_text()
-    assert ablations.markdown({"variants": ablations.summary(found["rows"])}) == ablations.markdown(found)
+    result = json.loads((ROOT / ablations.RESULT).read_text())
+    table = ablations.markdown(result)
+    assert table in (ROOT / "docs/ablations.md").read_text()
+    assert ablations.markdown({"variants": ablations.summary(result["rows"])}) == table
 
 
 def test_peers_draw_until_time_is_up_or_there_are_enough():
-    asked = []
+    counts = []
 
     def draw(count: int) -> torch.Tensor:
-        asked.append(count)
+        counts.append(count)
         return torch.zeros(count, 1, 28, 28, dtype=torch.uint8)
 
-    found, each, batch = peers.drawn(draw, 1e6)
+    images, each, batch = peers.drawn(draw, 1e6)
     assert batch == peers.LARGEST_BATCH and 0 < each < 1e-3
-    assert len(found) == sum(asked) == peers.MOST and max(asked) == peers.LARGEST_BATCH and asked[:3] == [8, 16, 32]
-    asked.clear()
-    found, each, batch = peers.drawn(lambda count: time.sleep(0.08) or draw(count), 1e-3)
-    assert asked == [8] and len(found) == batch == 8 and 0.01 <= each < 0.1
+    assert len(images) == sum(counts) == peers.MOST
+    assert max(counts) == peers.LARGEST_BATCH and counts[:3] == [8, 16, 32]
+    counts.clear()
+    images, each, batch = peers.drawn(lambda count: time.sleep(0.08) or draw(count), 1e-3)
+    assert counts == [8] and len(images) == batch == 8 and 0.01 <= each < 0.1
 
 
 def test_the_margin_that_peers_get_is_cut_off_again():

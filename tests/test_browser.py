@@ -1,4 +1,7 @@
-"""The demo in a real browser: Debian's Chromium, headless, over playwright. Screenshots go to .scratch/screenshots/."""
+"""The demo in a real browser: headless Chromium, driven by playwright.
+
+Screenshots go to .scratch/screenshots/.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,12 @@ from benchmarks.demo import CHROMIUM, FLAGS, serving
 from tests.conftest import ROOT, clone_into, run
 
 SCREENSHOTS = ROOT / ".scratch" / "screenshots"
+IMAGE = "document.querySelector('[data-testid=\"stImage\"] img')"
 expect.set_options(timeout=30_000)  # milliseconds: other tests compute beside this one
 
 pytestmark = [
-    pytest.mark.browser, pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="wants a browser: chromium in the path"),
 ]
 
@@ -42,16 +47,28 @@ def browser():
 
 @pytest.fixture
 def opened(browser, address):
-    """Opens the demo in a window of this size and theme; afterwards nothing was in its console, nothing left this machine."""
+    """Opens the demo in a window of some size and theme.
+
+    At the end, checks that its console had no errors and that no request left this machine.
+    """
     contexts, troubles = [], []
 
     def watch(page: Page) -> None:
-        page.on("console", lambda message: message.type == "error" and troubles.append(message.text))
+        def note_error(message) -> None:
+            if message.type == "error":
+                troubles.append(message.text)
+
+        def note_other_address(request) -> None:
+            if not request.url.startswith((address, "data:", "blob:")):
+                troubles.append(request.url)
+
+        page.on("console", note_error)
         page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("request", lambda sent: sent.url.startswith((address, "data:", "blob:")) or troubles.append(sent.url))
+        page.on("request", note_other_address)
 
     def open_page(width: int = 1280, height: int = 900, theme: str = "light") -> Page:
-        contexts.append(browser.new_context(viewport={"width": width, "height": height}, color_scheme=theme))
+        size = {"width": width, "height": height}
+        contexts.append(browser.new_context(viewport=size, color_scheme=theme))
         page = contexts[-1].new_page()
         watch(page)
         page.goto(address)
@@ -85,7 +102,7 @@ def downloaded(page: Page, button: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_the_slider_walks_from_noise_to_digits(opened, theme, params):
+def test_the_slider_goes_from_noise_to_digits(opened, theme, params):
     page = opened(theme=theme)
     ground = page.get_by_test_id("stApp").evaluate("app => getComputedStyle(app).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", ground)[:3])) < 200) == (theme == "dark")
@@ -116,7 +133,8 @@ def test_animation_and_picture_are_downloaded(opened, params):
     with downloaded(page, "GIF") as animation:
         frames = [np.asarray(frame.convert("L")) for frame in ImageSequence.Iterator(animation)]
     assert len(frames) == params.sample.steps + 1
-    assert np.median(frames[0]) > 60 > 20 > np.median(frames[-1])  # grey noise at first, black background in the end
+    # Grey noise at first, a black background in the end.
+    assert np.median(frames[0]) > 60 > 20 > np.median(frames[-1])
     with downloaded(page, "PNG") as picture:
         assert picture.size == (1120, 1120)  # ten by ten, each pixel 4 x 4
         pixels = np.asarray(picture)
@@ -128,7 +146,8 @@ def test_everything_fits_a_phone_and_a_number_is_drawn_there(opened):
     shot(page, "phone")
     main = page.get_by_test_id("stMain")
     assert main.evaluate("main => main.scrollWidth - main.clientWidth") <= 0  # nothing sticks out
-    for part in (images(page), page.get_by_role("button", name="GIF"), page.get_by_role("radio", name="predicted image")):
+    radio = page.get_by_role("radio", name="predicted image")
+    for part in (images(page), page.get_by_role("button", name="GIF"), radio):
         box = part.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 390
     page.get_by_test_id("stExpandSidebarButton").click()
@@ -137,7 +156,7 @@ def test_everything_fits_a_phone_and_a_number_is_drawn_there(opened):
     page.get_by_test_id("stTextInputField").press("Enter")
     page.get_by_test_id("stSidebarCollapseButton").get_by_role("button").click()
     expect(images(page)).to_be_visible()
-    page.wait_for_function("document.querySelector('[data-testid=\"stImage\"] img').naturalWidth == 56")
+    page.wait_for_function(f"{IMAGE}.naturalWidth == 56")
     shot(page, "number_phone")
 
 
@@ -153,7 +172,8 @@ def test_two_samplers_stand_side_by_side(opened):
     expect(where(page).nth(1)).to_contain_text("Pure noise")
     expect(where(page).nth(0)).to_contain_text("Pure noise")
     shot(page, "compare")
-    expect(images(page).nth(1)).to_have_attribute("src", images(page).nth(0).get_attribute("src"))  # the same noise
+    noise = images(page).nth(0).get_attribute("src")
+    expect(images(page).nth(1)).to_have_attribute("src", noise)
 
 
 def test_two_visitors_do_not_disturb_each_other(opened):
@@ -164,27 +184,30 @@ def test_two_visitors_do_not_disturb_each_other(opened):
     one.reload()
     expect(images(one)).to_be_visible(timeout=60_000)
     expect(images(one)).to_have_attribute("src", undisturbed)
-    other.wait_for_function(f"document.querySelector('[data-testid=\"stImage\"] img').src.indexOf('{undisturbed}') < 0")
+    other.wait_for_function(f"{IMAGE}.src.indexOf('{undisturbed}') < 0")
 
 
 @pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="asks Linux who listens")
 def test_other_machines_cannot_connect(address):
     port, listens = f"{int(address.rsplit(':', 1)[1]):04X}", "0A"
-    found = []
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        rows = [line.split() for line in Path(table).read_text().splitlines()[1:]] if Path(table).exists() else []
-        found += [row[1].split(":")[0] for row in rows if row[1].endswith(f":{port}") and row[3] == listens]
-    assert found and set(found) <= {"0100007F", "00000000000000000000000001000000"}  # the kernel's 127.0.0.1 and ::1
+    addresses = set()
+    for table in filter(Path.exists, (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))):
+        rows = [line.split() for line in table.read_text().splitlines()[1:]]
+        sockets = [(*row[1].split(":"), row[3]) for row in rows]
+        addresses |= {host for host, at, state in sockets if (at, state) == (port, listens)}
+    # The kernel's 127.0.0.1 and ::1.
+    assert addresses and addresses <= {"0100007F", "00000000000000000000000001000000"}
 
 
 def test_plots_of_dvc_need_no_network(browser, tmp_path):
     clone = clone_into(tmp_path / "clone")
     run("dvc", "plots", "show", cwd=clone)
-    page, troubles = browser.new_page(), []
-    page.on("request", lambda sent: sent.url.startswith(("file:", "data:", "blob:")) or troubles.append(sent.url))
-    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page, requests, errors = browser.new_page(), [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"file://{clone}/dvc_plots/index.html")
     expect(page.locator("canvas").first).to_be_visible(timeout=30_000)
-    assert page.locator("canvas").count() >= 5 and page.locator('img[src*="samples_by_class"]').count() >= 1
+    assert page.locator("canvas").count() >= 5
+    assert page.locator('img[src*="samples_by_class"]').count() >= 1
     page.close()
-    assert troubles == []
+    assert errors == [] and all(url.startswith(("file:", "data:", "blob:")) for url in requests)

@@ -21,15 +21,18 @@ def scratch(tmp_path, monkeypatch):
 def test_a_state_comes_back_as_it_was_and_is_gone_afterwards(scratch):
     assert Checkpoint("train", ["a"]).load() is None
     Checkpoint("train", ["a"]).save(STATE)
-    found = Checkpoint("train", ["a"]).load()
-    assert found["step"] == 3 and found["curve"] == STATE["curve"] and torch.equal(found["weights"], STATE["weights"])
+    state = Checkpoint("train", ["a"]).load()
+    assert state["step"] == 3 and state["curve"] == STATE["curve"]
+    assert torch.equal(state["weights"], STATE["weights"])
     (saved,) = scratch.iterdir()
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    saved.with_name(f".{saved.name}.{gone.pid}.tmp").write_text("what a kill cut short")
-    saved.with_name(f".{saved.name}.{os.getpid()}.tmp").write_text("what an equal run is writing")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    cut_short = saved.with_name(f".{saved.name}.{ended.pid}.tmp")
+    cut_short.write_text("what a kill cut short")
+    being_written = saved.with_name(f".{saved.name}.{os.getpid()}.tmp")
+    being_written.write_text("what an equal run is writing")
     Checkpoint("train", ["a"]).remove()
-    assert [path.name for path in scratch.iterdir()] == [f".{saved.name}.{os.getpid()}.tmp"]
+    assert list(scratch.iterdir()) == [being_written]
 
 
 def test_another_run_does_not_see_it(monkeypatch):
@@ -39,7 +42,7 @@ def test_another_run_does_not_see_it(monkeypatch):
     assert Checkpoint("train", ["a"]).load() is None
 
 
-@pytest.mark.parametrize("path", ["src/page.py", "src/common/files.py", "stages/train.py"])
+@pytest.mark.parametrize("path", ["src/show/page.py", "src/model_file.py", "stages/train.py"])
 def test_other_code_does_not_see_it(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / path).parent.mkdir(parents=True)
@@ -65,8 +68,9 @@ def test_a_damaged_state_is_not_taken(scratch, capsys):
     Checkpoint("train", ["a"]).save(STATE)
     path = next(scratch.iterdir())
     whole = path.read_bytes()
-    for at in range(0, len(whole), len(whole) // 50):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    for position in range(0, len(whole), len(whole) // 50):
+        flipped = bytes([whole[position] ^ 4])
+        path.write_bytes(whole[:position] + flipped + whole[position + 1 :])
         assert Checkpoint("train", ["a"]).load() is None
     path.write_bytes(whole[: len(whole) // 2])
     assert Checkpoint("train", ["a"]).load() is None

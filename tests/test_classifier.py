@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from src import classifier, frechet
+from src import classifier
 from src.classifier import Classifier, ClassifierConfig
 from src.common.errors import UserError
+from src.measure import frechet
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,8 @@ def test_accuracy_is_the_share_of_right_answers(trained, digits):
     images, labels = digits[0][1400:1500], digits[1][1400:1500]
     wrong = (labels + 1) % 10
     right = round(classifier.accuracy(trained, images, labels) * 100)
-    assert classifier.accuracy(trained, images, torch.cat([labels[:50], wrong[50:]]), batch_size=7) < right / 100
+    half_wrong = torch.cat([labels[:50], wrong[50:]])
+    assert classifier.accuracy(trained, images, half_wrong, batch_size=7) < right / 100
     assert classifier.accuracy(trained, images, labels, batch_size=7) * 100 == pytest.approx(right)
 
 
@@ -50,12 +52,14 @@ def test_distance_grows_with_noise_and_shift_and_lost_classes(trained, digits):
     images, labels = digits
     reference = moments(trained, images[:900])
 
-    def score(some: torch.Tensor) -> float:
-        return frechet.distance(moments(trained, some), reference)
+    def score(pixels: torch.Tensor) -> float:
+        return frechet.distance(moments(trained, pixels), reference)
 
     rest = images[900:]
     noise = torch.randn(rest.shape, generator=torch.Generator().manual_seed(0))
-    noisy = [score((rest + noise * amount).clamp(0, 255).to(torch.uint8)) for amount in (0, 20, 50, 100)]
+    noisy = [
+        score((rest + noise * amount).clamp(0, 255).to(torch.uint8)) for amount in (0, 20, 50, 100)
+    ]
     shifted = [score(rest.roll(amount, dims=3)) for amount in (0, 1, 2, 3)]
     fewer = [score(rest[labels[900:] < classes]) for classes in (10, 7, 4, 1)]
     for scores in (noisy, shifted, fewer):
@@ -66,7 +70,8 @@ def test_equal_seeds_give_equal_classifiers(digits, params):
     settings = params.classifier.model_copy(update={"epochs": 1})
     one, same = (train(digits[0][:300], digits[1][:300], settings) for _ in range(2))
     other = train(digits[0][:300], digits[1][:300], settings.model_copy(update={"seed": 1}))
-    assert torch.equal(one.last.weight, same.last.weight) and not torch.equal(one.last.weight, other.last.weight)
+    assert torch.equal(one.last.weight, same.last.weight)
+    assert not torch.equal(one.last.weight, other.last.weight)
 
 
 def test_without_labels_it_learns_rotations(digits, params):
@@ -76,23 +81,26 @@ def test_without_labels_it_learns_rotations(digits, params):
 
 
 def test_features_do_not_depend_on_the_batch_size(trained, digits):
-    whole, parts = classifier.features(trained, digits[0]), torch.cat(list(classifier.feature_batches(trained, digits[0], 77)))
+    whole = classifier.features(trained, digits[0])
+    parts = torch.cat(list(classifier.feature_batches(trained, digits[0], 77)))
     torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-4)
     assert whole.shape == (1797, classifier.FEATURES) and whole.dtype == torch.float32
 
 
 def test_features_speak_for_the_classes_that_the_classifier_gives(trained, digits):
     images, labels = digits[0][1400:], digits[1][1400:]
-    found = classifier.recognised(trained, classifier.features(trained, images), labels)
-    assert found == pytest.approx(classifier.accuracy(trained, images, labels))
-    assert classifier.recognised(trained, classifier.features(trained, images), None) is None
+    features = classifier.features(trained, images)
+    share = classifier.recognised(trained, features, labels)
+    assert share == pytest.approx(classifier.accuracy(trained, images, labels))
+    assert classifier.recognised(trained, features, None) is None
 
 
 def test_a_saved_classifier_gives_the_same_features(trained, digits, tmp_path):
     classifier.save(trained, tmp_path / "c", {"dataset": "digits"})
     loaded, about = classifier.load(tmp_path / "c")
     assert about == {"dataset": "digits"} and loaded.config == trained.config
-    assert torch.equal(classifier.features(loaded, digits[0][:200]), classifier.features(trained, digits[0][:200]))
+    images = digits[0][:200]
+    assert torch.equal(classifier.features(loaded, images), classifier.features(trained, images))
 
 
 @pytest.mark.parametrize("size, channels", [(8, 1), (28, 1), (32, 3), (12, 3)])

@@ -1,4 +1,4 @@
-"""The demo's page, without a browser: what its widgets ask for is drawn, kept and shown."""
+"""The demo's page, without a browser: it draws, keeps and shows what its widgets say."""
 
 import re
 import shutil
@@ -8,11 +8,15 @@ import streamlit as st
 import torch
 from streamlit.testing.v1 import AppTest
 
-from src import trajectory
-from src.diffusion import denoiser as denoisers
+from src import model_file
+from src.demo import trajectory
 from tests.conftest import ROOT, denoiser
 
-BIG = trajectory.Trajectory([], [], torch.zeros(2**26, dtype=torch.uint8), torch.zeros(0, dtype=torch.uint8))
+pytestmark = pytest.mark.slow
+
+KEPT = "trajectories"  # the trajectories in the state of a session
+NOTHING = torch.zeros(0, dtype=torch.uint8)
+BIG = trajectory.Trajectory([], [], [], torch.zeros(2**26, dtype=torch.uint8), NOTHING)
 ABOUT = {"dataset": "own", "dataset_fingerprint": "0" * 12, "class_counts": [1] * 10}
 
 
@@ -23,7 +27,7 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "models").mkdir()
     model = denoiser()
     model.guide = denoiser(base_channels=8).unet
-    denoisers.save(model, tmp_path / "models" / "model.safetensors", ABOUT)
+    model_file.save(model, tmp_path / "models" / "model.safetensors", ABOUT)
     monkeypatch.chdir(tmp_path)
     st.cache_resource.clear()
     return tmp_path
@@ -31,15 +35,15 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """The walks that were computed, as (sampler, seed, labels)."""
-    walks, compute = [], trajectory.compute
+    """The trajectories that were computed, as (sampler, seed, labels)."""
+    calls, compute = [], trajectory.compute
 
     def counted(model, sampler, seed, count, labels, progress):
-        walks.append((sampler, seed, None if labels is None else labels.tolist()))
+        calls.append((sampler, seed, None if labels is None else labels.tolist()))
         return compute(model, sampler, seed, count, labels, progress)
 
     monkeypatch.setattr(trajectory, "compute", counted)
-    return walks
+    return calls
 
 
 def start() -> AppTest:
@@ -48,16 +52,25 @@ def start() -> AppTest:
     return page
 
 
+def html_of(page: AppTest, kind: str) -> list[str]:
+    """The HTML of all elements of the class `kind`."""
+    bodies = [element.proto.body for element in page.get("html")]
+    return [body for body in bodies if f'class="{kind}"' in body]
+
+
 def where(page: AppTest) -> str:
-    return " ".join(element.proto.body for element in page.get("html") if 'class="where"' in element.proto.body)
+    """What the page says of the step that it shows."""
+    return " ".join(html_of(page, "where"))
 
 
 def test_the_page_opens_on_finished_images_of_every_class(folder, computed, params):
     page = start()
     ((sampler, seed, labels),) = computed
-    assert (sampler.method, sampler.steps, sampler.eta) == (params.sample.method, params.sample.steps, params.sample.eta)
+    wanted = params.sample.sampler
+    assert (sampler.method, sampler.steps, sampler.eta) == (wanted.method, wanted.steps, wanted.eta)
     assert seed == 0 and labels == [c for c in range(10) for _ in range(10)]
-    assert "Finished" in where(page) and page.button(key="next").disabled and not page.button(key="previous").disabled
+    assert "Finished" in where(page)
+    assert page.button(key="next").disabled and not page.button(key="previous").disabled
 
 
 def test_leafing_through_the_steps_computes_nothing(folder, computed, params):
@@ -78,7 +91,7 @@ def test_the_timestep_and_noise_level_shown_are_those_of_the_schedule(folder, pa
     page, schedule = start(), denoiser().schedule
     timesteps = schedule.sampling_timesteps(params.sample.steps, params.sample.spacing)
     page.slider(key=f"position_{params.sample.steps}").set_value(5).run()
-    sigma = float((1 - schedule.alpha_bar[timesteps[5]]).sqrt())
+    sigma = float((1 - schedule.alpha[timesteps[5]] ** 2).sqrt())
     assert f"t = {timesteps[5]}<br>" in where(page) and f"σ = {sigma:.4f}" in where(page)
     assert f"log-SNR = −{-float(schedule.log_snr[timesteps[5]]):.2f}" in where(page)
 
@@ -88,12 +101,16 @@ def test_a_number_is_drawn_digit_by_digit(folder, computed):
     page.segmented_control(key="kind").set_value("A number").run()
     page.text_input(key="number").set_value("1984").run()
     page.slider(key="rows").set_value(2).run()
-    assert [labels for _, _, labels in computed[1:]] == [[2, 0, 2, 6], [1, 9, 8, 4], [1, 9, 8, 4] * 2]
+    assert [labels for _, _, labels in computed[1:]] == [
+        [2, 0, 2, 6],
+        [1, 9, 8, 4],
+        [1, 9, 8, 4] * 2,
+    ]
     page.number_input(key="seed").set_value(5).run()
     page.text_input(key="number").set_value("../7").run()
     assert "expected up to 12 digits" in page.error[0].value and not page.exception
     page.text_input(key="number").set_value("7").run()
-    assert not page.error and computed[-1][1:] == (5, [7, 7])  # nothing else was lost on the way
+    assert not page.error and computed[-1][1:] == (5, [7, 7])  # all other settings are kept
 
 
 def test_one_class_sampler_seed_and_count_are_as_chosen(folder, computed):
@@ -107,7 +124,8 @@ def test_one_class_sampler_seed_and_count_are_as_chosen(folder, computed):
     page.slider(key="first_eta_ddim").set_value(0.3).run()
     page.slider(key="first_guidance").set_value(2.0).run()
     sampler, seed, labels = computed[-1]
-    assert (sampler.method, sampler.steps, sampler.eta, sampler.guidance) == ("ddim", 4, 0.3, 2.0)
+    assert (sampler.method, sampler.steps) == ("ddim", 4)
+    assert (sampler.eta, sampler.guidance) == (0.3, 2.0)
     assert seed == 11 and labels == [7] * 3 and not page.exception
     before = len(computed)
     page.slider(key="first_guidance").set_value(1.5).run()
@@ -118,10 +136,11 @@ def test_one_class_sampler_seed_and_count_are_as_chosen(folder, computed):
 def test_another_seed_is_another_image_and_the_same_seed_the_same(folder, computed):
     page = start()
     page.button(key="another").click().run()
-    assert [seed for _, seed, _ in computed] == [0, page.session_state["seed"]] and page.session_state["seed"] > 0
-    first, second = (list(page.session_state["walks"].values())[i].x_t for i in (0, 1))
-    again = start()
-    assert torch.equal(next(iter(again.session_state["walks"].values())).x_t, first) and not torch.equal(first, second)
+    assert [seed for _, seed, _ in computed] == [0, page.session_state["seed"]]
+    assert page.session_state["seed"] > 0
+    first, second = (list(page.session_state[KEPT].values())[i].x_t for i in (0, 1))
+    again = next(iter(start().session_state[KEPT].values())).x_t
+    assert torch.equal(again, first) and not torch.equal(first, second)
 
 
 def test_two_samplers_are_compared_from_the_same_noise(folder, computed):
@@ -130,8 +149,9 @@ def test_two_samplers_are_compared_from_the_same_noise(folder, computed):
     page.slider(key="second_steps").set_value(5).run()
     (one, _, labels), (other, _, same) = computed[0], computed[-1]
     assert one.method != other.method and other.steps == 5 and labels == same
-    first, *_, last = page.session_state["walks"].values()
-    assert torch.equal(first.x_t[0], last.x_t[0]) and not torch.equal(first.x_t[-1], last.x_t[-1])
+    first, *_, last = page.session_state[KEPT].values()
+    assert torch.equal(first.x_t[0], last.x_t[0])
+    assert not torch.equal(first.x_t[-1], last.x_t[-1])
     page.slider(key=f"position_{one.steps}").set_value(0).run()
     assert where(page).count("Pure noise") == 2 and not page.exception
 
@@ -144,18 +164,24 @@ def test_another_solver_with_fresh_noise_starts_with_some(folder):
     assert page.slider(key="first_eta_ddim").value == 0.0
 
 
-@pytest.mark.parametrize("kind, key, value", [
-    ("slider", "second_eta_sa-solver", 0.5), ("selectbox", "second_spacing", "trailing"),
-    ("slider", "second_guidance", 2.0),
-])
-def test_a_sampler_is_compared_with_itself_and_the_difference_is_told(folder, params, kind, key, value):
+@pytest.mark.parametrize(
+    "kind, key, value",
+    [
+        ("slider", "second_eta_sa-solver", 0.5),
+        ("selectbox", "second_spacing", "trailing"),
+        ("slider", "second_guidance", 2.0),
+    ],
+)
+def test_a_sampler_is_compared_with_itself_and_the_difference_is_shown(
+    folder, params, kind, key, value
+):
     page = start()
     page.toggle(key="compare").set_value(True).run()
     page.selectbox(key="second_method").set_value(params.sample.method).run()
     getattr(page, kind)(key=key).set_value(value).run()
     assert not page.exception and not page.error
-    told = [element.proto.body for element in page.get("html") if 'class="heading"' in element.proto.body]
-    assert len(set(told)) == 2 and str(value) in told[1]
+    headings = html_of(page, "heading")
+    assert len(set(headings)) == 2 and str(value) in headings[1]
 
 
 def test_a_model_that_cannot_be_read_can_be_left_again(folder):
@@ -171,53 +197,62 @@ def test_parameters_beyond_the_demos_bounds_are_cut_to_them(folder, computed):
     text = (folder / "params.yaml").read_text()
     changed = re.sub("(?m)^  guidance: [0-9.]+", "  guidance: 6.5", text)
     changed = re.sub("(?m)^  autoguidance: [0-9.]+", "  autoguidance: 7", changed)
-    (folder / "params.yaml").write_text(re.sub("(?m)^  steps: [0-9]+(?= +# steps per image)", "  steps: 300", changed))
+    changed = re.sub("(?m)^  steps: [0-9]+(?= +# steps per image)", "  steps: 300", changed)
+    (folder / "params.yaml").write_text(changed)
     start()
-    assert (computed[0][0].guidance, computed[0][0].autoguidance, computed[0][0].steps) == (5.0, 5.0, 100)
+    ((sampler, _, _),) = computed
+    assert (sampler.guidance, sampler.autoguidance, sampler.steps) == (5.0, 5.0, 100)
 
 
 def test_two_models_are_compared_by_the_names_of_their_files(folder, computed):
-    denoisers.save(denoiser(schedule="linear", prediction="epsilon"), folder / "models" / "linear.safetensors", ABOUT)
+    other = denoiser(schedule="linear", prediction="epsilon")
+    model_file.save(other, folder / "models" / "linear.safetensors", ABOUT)
     (folder / "models" / "classifier.safetensors").write_bytes(b"no denoiser")
     page = start()
-    assert page.selectbox(key="first_model").options == ["linear", "model"] and page.selectbox(key="first_model").value == "model"
+    choice = page.selectbox(key="first_model")
+    assert choice.options == ["linear", "model"] and choice.value == "model"
     page.toggle(key="compare").set_value(True).run()
     page.selectbox(key="second_model").set_value("linear").run()
     assert not page.exception and not page.error
-    keys = list(page.session_state["walks"])
+    keys = list(page.session_state[KEPT])
     assert keys[0][0] == "model" and keys[-1][0] == "linear"
 
 
-def test_walks_are_kept_up_to_a_size_those_asked_for_last(folder, computed):
+def test_the_last_used_trajectories_are_kept_up_to_a_size(folder, computed):
     page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
-    page.session_state["walks"] = {"old": BIG, "newer": BIG}
+    page.session_state[KEPT] = {"old": BIG, "newer": BIG}
     page.run()
-    assert next(iter(page.session_state["walks"])) == "newer" and len(page.session_state["walks"]) == 2
+    assert len(page.session_state[KEPT]) == 2
+    assert next(iter(page.session_state[KEPT])) == "newer"
     for seed in (1, 2, 0):
         page.number_input(key="seed").set_value(seed).run()
-    assert len(computed) == 3 and [key[2].seed for key in page.session_state["walks"]] == [1, 2, 0]
+    assert len(computed) == 3 and [key[2].seed for key in page.session_state[KEPT]] == [1, 2, 0]
 
 
 def test_without_a_model_the_page_says_how_to_get_one(folder):
     (folder / "models" / "model.safetensors").unlink()
     page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
-    assert not page.exception and "dvc pull models/model.safetensors" in page.info[0].value and "make run" in page.info[0].value
+    assert not page.exception and "make run" in page.info[0].value
+    assert "dvc pull models/model.safetensors" in page.info[0].value
 
 
 def test_a_damaged_model_is_named(folder):
     (folder / "models" / "model.safetensors").write_bytes(b"damaged")
     page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
-    assert not page.exception and "models/model.safetensors: damaged" in page.error[0].value
+    assert not page.exception
+    assert "models/model.safetensors: damaged" in page.error[0].value
 
 
 def test_a_model_without_classes_has_nothing_to_choose(folder, computed):
-    denoisers.save(denoiser(classes=0), folder / "models" / "model.safetensors", ABOUT | {"class_counts": []})
+    about = ABOUT | {"class_counts": []}
+    model_file.save(denoiser(classes=0), folder / "models" / "model.safetensors", about)
     page = start()
-    assert computed[0][2] is None and not [s for s in page.slider if s.key == "first_guidance"]
+    assert computed[0][2] is None
+    assert not [slider for slider in page.slider if slider.key == "first_guidance"]
     assert not [c for c in page.get("button_group") if c.key == "kind"]
 
 
-def test_the_demo_listens_to_this_machine_alone_and_tells_nobody():
+def test_the_demo_listens_to_this_machine_alone_and_sends_no_statistics():
     config = (ROOT / ".streamlit" / "config.toml").read_text()
     assert re.search('^address = "localhost"$', config, re.MULTILINE)
     assert re.search("^gatherUsageStats = false$", config, re.MULTILINE)

@@ -5,11 +5,19 @@ from src.common import device
 from src.common.errors import UserError
 
 
-@pytest.mark.parametrize("found, expected", [
-    ({"amx_bf16": True}, "bfloat16"), ({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": False}, "float32"), ({}, "float32"),
-])
-def test_auto_takes_bfloat16_where_the_processor_is_known_to_be_faster_in_it(monkeypatch, found, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
+@pytest.mark.parametrize(
+    "capabilities, expected",
+    [
+        ({"amx_bf16": True}, "bfloat16"),
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": False}, "float32"),
+        ({}, "float32"),
+    ],
+)
+def test_auto_takes_bfloat16_where_the_processor_is_known_to_be_faster_in_it(
+    monkeypatch, capabilities, expected
+):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert device.precision("auto", torch.device("cpu")) == expected
 
 
@@ -19,9 +27,9 @@ def test_auto_takes_bfloat16_on_gpus_that_compute_it(monkeypatch, supported, exp
     assert device.precision("auto", torch.device("cuda")) == expected
 
 
-@pytest.mark.parametrize("asked", ["float32", "bfloat16"])
-def test_what_is_asked_for_is_taken(asked):
-    assert device.precision(asked, torch.device("cpu")) == asked
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_precision_by_name_is_taken(precision):
+    assert device.precision(precision, torch.device("cpu")) == precision
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):

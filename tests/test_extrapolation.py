@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from src.frechet import Moments, distance, moments
-from src.quality import extrapolation
-from src.quality.extrapolation import to_infinity
+from src.measure import extrapolation
+from src.measure.extrapolation import to_infinity
+from src.measure.frechet import Moments, distance, moments
 
 D = 16
 
@@ -26,13 +26,14 @@ def test_it_is_the_intercept_of_the_line(monkeypatch):
 
 
 def test_it_follows_from_the_seed_and_is_surer_than_a_single_line():
-    some, reference = features(500, 0), Moments(np.zeros(D), np.eye(D))
-    assert to_infinity(some, reference, 3) == to_infinity(some, reference, 3) != to_infinity(some, reference, 4)
-    many = [to_infinity(some, reference, seed) for seed in range(12)]
-    assert np.std([mean for mean, _ in many], ddof=1) < 0.5 * np.mean([deviation for _, deviation in many])
+    points, reference = features(500, 0), Moments(np.zeros(D), np.eye(D))
+    limits = [to_infinity(points, reference, seed) for seed in range(12)]
+    assert to_infinity(points, reference, 3) == limits[3] != limits[4]
+    means, deviations = zip(*limits, strict=True)
+    assert np.std(means, ddof=1) < 0.5 * np.mean(deviations)
 
 
 @pytest.mark.parametrize("count, enough", [(63, False), (64, True)])
 def test_too_few_images_have_no_limit(count, enough):
-    found = to_infinity(features(count, 0), Moments(np.zeros(D), np.eye(D)), 0)
-    assert [value is not None for value in found] == [enough, enough]
+    limit = to_infinity(features(count, 0), Moments(np.zeros(D), np.eye(D)), 0)
+    assert [value is not None for value in limit] == [enough, enough]

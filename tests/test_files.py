@@ -75,10 +75,11 @@ def unpacked(tmp_path):
 
 
 def test_a_stage_that_finds_no_space_says_so_and_leaves_what_was_there(unpacked):
-    """The limit on file sizes stands in for the full disk: the kernel refuses the write in the middle of the file."""
+    """A limit on file sizes stands in for the full disk: the kernel refuses in mid-file."""
     before = (unpacked / "arrays/dataset.safetensors").read_bytes()
     done = run(sys.executable, "-c", LIMITED, cwd=unpacked, check=False, PYTHONPATH=str(ROOT))
-    assert done.returncode == 1 and "free some space" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 1 and "free some space" in done.stderr
+    assert "Traceback" not in done.stderr
     assert (unpacked / "arrays/dataset.safetensors").read_bytes() == before
     assert [path.name for path in (unpacked / "arrays").iterdir()] == ["dataset.safetensors"]
 
@@ -93,14 +94,17 @@ sys.exit(main())
 
 
 def test_a_folder_that_cannot_be_written_leaves_the_old_file_and_says_so(unpacked):
-    """Of root, who may write anywhere, the process gives that right up first."""
+    """Root may write anywhere, so its process gives that right up first."""
     before = (unpacked / "arrays/dataset.safetensors").read_bytes()
     (unpacked / "arrays").chmod(0o500)
-    without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
-    done = run(*without, sys.executable, "-m", "stages", "unpack", cwd=unpacked, check=False, PYTHONPATH=str(ROOT))
+    command = [sys.executable, "-m", "stages", "unpack"]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *command]
+    done = run(*command, cwd=unpacked, check=False, PYTHONPATH=str(ROOT))
     (unpacked / "arrays").chmod(0o700)
-    assert done.returncode == 1 and "Permission denied" in done.stderr and "make it readable and writable" in done.stderr
-    assert "Traceback" not in done.stderr and [path.name for path in (unpacked / "arrays").iterdir()] == ["dataset.safetensors"]
+    assert done.returncode == 1 and "Permission denied" in done.stderr
+    assert "make it readable and writable" in done.stderr and "Traceback" not in done.stderr
+    assert [path.name for path in (unpacked / "arrays").iterdir()] == ["dataset.safetensors"]
     assert (unpacked / "arrays/dataset.safetensors").read_bytes() == before
 
 

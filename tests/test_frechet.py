@@ -4,26 +4,32 @@ import numpy as np
 import pytest
 from pytorch_fid.fid_score import calculate_frechet_distance
 
-from src import frechet
 from src.common.errors import Caution, UserError
-from src.frechet import Moments, MomentSums
+from src.measure import frechet
+from src.measure.frechet import Moments, MomentSums
 
 
 def features(count: int, dims: int, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
-    return random.normal(size=(count, dims)) @ random.normal(size=(dims, dims)) + random.normal(size=dims)
+    return random.normal(size=(count, dims)) @ random.normal(size=(dims, dims)) + random.normal(
+        size=dims
+    )
 
 
 def test_diagonal_gaussians_have_the_distance_of_the_closed_form():
     mu_a, mu_b, a, b = (np.random.default_rng(i).uniform(0.1, 3, size=7) for i in range(4))
     expected = ((mu_a - mu_b) ** 2).sum() + ((np.sqrt(a) - np.sqrt(b)) ** 2).sum()
-    assert frechet.distance(Moments(mu_a, np.diag(a)), Moments(mu_b, np.diag(b))) == pytest.approx(expected, rel=1e-12)
+    assert frechet.distance(Moments(mu_a, np.diag(a)), Moments(mu_b, np.diag(b))) == pytest.approx(
+        expected, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("count", [500, 20])  # 20 samples of 32 dimensions: singular covariances
 def test_distance_equals_that_of_pytorch_fid(count):
     a, b = frechet.moments(features(count, 32, 1)), frechet.moments(features(count, 32, 2))
-    assert frechet.distance(a, b) == pytest.approx(calculate_frechet_distance(a.mu, a.sigma, b.mu, b.sigma), rel=1e-5)
+    assert frechet.distance(a, b) == pytest.approx(
+        calculate_frechet_distance(a.mu, a.sigma, b.mu, b.sigma), rel=1e-5
+    )
 
 
 def test_distance_is_symmetric_and_zero_for_equal_moments():
@@ -58,7 +64,9 @@ def test_a_file_of_pytorch_fid_is_accepted_and_ours_by_it(tmp_path):
     from pytorch_fid.fid_score import compute_statistics_of_path
 
     moments = frechet.moments(features(100, 5, 1))
-    np.savez_compressed(tmp_path / "theirs.npz", mu=moments.mu, sigma=moments.sigma)  # the call that --save-stats makes
+    np.savez_compressed(
+        tmp_path / "theirs.npz", mu=moments.mu, sigma=moments.sigma
+    )  # the call that --save-stats makes
     assert np.array_equal(frechet.load(tmp_path / "theirs.npz", 5).mu, moments.mu)
     frechet.save(moments, tmp_path / "ours.npz")
     mu, sigma = compute_statistics_of_path(str(tmp_path / "ours.npz"), None, 1, 5, "cpu")
@@ -84,7 +92,9 @@ def test_a_file_of_pytorch_fid_is_accepted_and_ours_by_it(tmp_path):
 )
 def test_wrong_statistics_are_refused_with_what_was_expected(tmp_path, content, complaint):
     np.savez(tmp_path / "bad.npz", **content)
-    with pytest.raises(UserError, match=f"bad.npz: .*{complaint}.*; expected an .npz.*--save-stats"):
+    with pytest.raises(
+        UserError, match=f"bad.npz: .*{complaint}.*; expected an .npz.*--save-stats"
+    ):
         frechet.load(tmp_path / "bad.npz", 5)
 
 
@@ -103,7 +113,9 @@ def test_a_distance_beyond_all_numbers_is_refused():
 
 
 def test_a_distance_of_few_images_comes_with_a_caution():
-    with pytest.warns(Caution, match="128 images are too few for 128 features: fd_digits is far too high"):
+    with pytest.warns(
+        Caution, match="128 images are too few for 128 features: fd_digits is far too high"
+    ):
         frechet.caution("fd_digits", 128, 128)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

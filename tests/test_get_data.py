@@ -7,22 +7,39 @@ from functools import partial
 
 import pytest
 
-from tests.conftest import ROOT, clone_into, run
+from tests.conftest import ROOT, clone_into, commit, run
 from tools import get_data
 
 FAKE = {name: gzip.compress(name.encode(), mtime=0) for name in ("a.gz", "b.gz", "c.gz", "d.gz")}
 FAKE_MD5S = [(name, hashlib.md5(content).hexdigest()) for name, content in FAKE.items()]
 
 
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """A repository of the files that DVC and git look at; not to be changed."""
+    clone = clone_into(tmp_path_factory.mktemp("get_data") / "clone")
+    for name in ("benchmarks", "docs", "figures", "src", "tests"):
+        shutil.rmtree(clone / name)
+    commit(clone)
+    return clone
+
+
 @pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty repository, without MNIST, where four small files stand for MNIST's."""
-    folder = clone_into(tmp_path / "clone")
+def here(repository, tmp_path, monkeypatch):
+    """The current folder: a repository without data, where four small files stand for MNIST's."""
+    folder = shutil.copytree(repository, tmp_path / "clone", symlinks=True)
     monkeypatch.chdir(folder)
     monkeypatch.delenv("MNIST_MIRROR", raising=False)
     monkeypatch.setattr(get_data, "mnist_files", lambda: FAKE_MD5S)
-    monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", ["http://127.0.0.1:9/nothing-listens-here"])
+    unreachable = ["http://127.0.0.1:9/nothing-listens-here"]
+    monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", unreachable)
     return folder
+
+
+@pytest.fixture
+def nothing_in_dvc(monkeypatch):
+    """DVC's cache and remotes have nothing, and are not asked: that takes seconds."""
+    monkeypatch.setattr(get_data, "restored", lambda: None)
 
 
 @pytest.fixture
@@ -46,10 +63,20 @@ def test_what_is_in_data_already_is_left_alone(here, mirror, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "end", [b"", b"schema", b"schema: '2.0'\nst", b"stages:\n", b"  unpack:\n", b"    deps:\n", b"    - pa", b"      md"]
+    "end",
+    [
+        b"",
+        b"schema",
+        b"schema: '2.0'\nst",
+        b"stages:\n",
+        b"  unpack:\n",
+        b"    deps:\n",
+        b"    - pa",
+        b"      md",
+    ],
 )
 def test_half_a_lock_that_a_kill_of_dvc_left_is_brought_back(here, end, capsys):
-    """Cut after the first of what `end` says, wherever YAML can still make something of it, and where it cannot."""
+    """Cut after the first `end`, where YAML can still read the rest and where it cannot."""
     whole = (here / "dvc.lock").read_bytes()
     (here / "dvc.lock").write_bytes(whole[: whole.index(end) + len(end)])
     get_data.mend_lock()
@@ -58,23 +85,25 @@ def test_half_a_lock_that_a_kill_of_dvc_left_is_brought_back(here, end, capsys):
 
 def test_a_lock_that_dvc_can_read_is_left_alone(here):
     whole = (here / "dvc.lock").read_bytes()
-    (here / "dvc.lock").write_bytes(whole[: whole.index(b"  classifier:\n")])  # of a kill between two stages
+    after_a_stage = whole[: whole.index(b"  classifier:\n")]  # of a kill between two stages
+    (here / "dvc.lock").write_bytes(after_a_stage)
     get_data.mend_lock()
-    assert (here / "dvc.lock").read_bytes() == whole[: whole.index(b"  classifier:\n")]
+    assert (here / "dvc.lock").read_bytes() == after_a_stage
     (here / "dvc.lock").write_bytes(whole + b"\n# mine\n")
     get_data.mend_lock()
     assert (here / "dvc.lock").read_bytes() == whole + b"\n# mine\n"
 
 
-def test_a_folder_as_mirror(here, mirror, monkeypatch):
+def test_a_folder_as_mirror(here, mirror, nothing_in_dvc, monkeypatch):
     monkeypatch.setenv("MNIST_MIRROR", str(mirror))
     assert f"fetched MNIST from {mirror}, md5s checked" in get_data.get(None)
     assert held() == sorted(FAKE)
 
 
-def test_a_url_as_mirror(here, mirror, monkeypatch):
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(mirror))
-    monkeypatch.setattr(http.server.SimpleHTTPRequestHandler, "log_message", lambda *args: None)
+def test_a_url_as_mirror(here, mirror, nothing_in_dvc, monkeypatch):
+    plain = http.server.SimpleHTTPRequestHandler
+    handler = partial(plain, directory=str(mirror))
+    monkeypatch.setattr(plain, "log_message", lambda *args: None)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("MNIST_MIRROR", f"http://127.0.0.1:{server.server_port}/")
@@ -83,7 +112,9 @@ def test_a_url_as_mirror(here, mirror, monkeypatch):
     assert held() == sorted(FAKE)
 
 
-def test_wrong_bytes_in_a_mirror_are_refused_and_nothing_is_kept(here, mirror, monkeypatch):
+def test_wrong_bytes_in_a_mirror_are_refused_and_nothing_is_kept(
+    here, mirror, nothing_in_dvc, monkeypatch
+):
     (mirror / "d.gz").write_bytes(b"something else")
     monkeypatch.setenv("MNIST_MIRROR", str(mirror))
     with pytest.raises(get_data.UserError, match=r"d\.gz has md5 .*, expected"):
@@ -91,20 +122,23 @@ def test_wrong_bytes_in_a_mirror_are_refused_and_nothing_is_kept(here, mirror, m
     assert not get_data.DATA.exists()
 
 
-def test_a_mirror_that_is_not_there_is_an_error_not_a_stand_in(here, monkeypatch):
+def test_a_missing_mirror_is_an_error_not_a_stand_in(here, nothing_in_dvc, monkeypatch):
     monkeypatch.setenv("MNIST_MIRROR", "/absent")
     with pytest.raises(get_data.UserError, match="/absent"):
         get_data.get(None)
 
 
-def test_without_any_mnist_the_stand_in_is_loud(here, capsys):
+def test_without_any_mnist_the_stand_in_is_loud(here, nothing_in_dvc, capsys):
     assert "NOT MNIST" in get_data.get(None)
     assert held() == [get_data.DIGITS]
-    told = capsys.readouterr().err
-    assert "This is NOT MNIST" in told and "MNIST_MIRROR=" in told and "neither DVC's cache nor a remote" in told
+    message = capsys.readouterr().err
+    assert "This is NOT MNIST" in message and "MNIST_MIRROR=" in message
+    assert "neither DVC's cache nor a remote" in message
 
 
-def test_the_stand_in_gives_way_to_mnist_as_soon_as_there_is_one(here, mirror, monkeypatch):
+def test_the_stand_in_gives_way_to_mnist_as_soon_as_there_is_one(
+    here, mirror, nothing_in_dvc, monkeypatch
+):
     get_data.get(None)
     monkeypatch.setenv("MNIST_MIRROR", str(mirror))
     assert "fetched MNIST" in get_data.get(None)
@@ -125,19 +159,23 @@ def test_digits_never_replace_an_archive_of_the_users(here):
     assert held() == ["mine.zip"]
 
 
-def test_from_mnist_to_digits_and_back_by_way_of_the_cache(here, mirror, monkeypatch):
+@pytest.mark.slow
+def test_from_mnist_to_digits_and_back_through_the_cache(here, mirror, monkeypatch):
     monkeypatch.setenv("MNIST_MIRROR", str(mirror))
     get_data.get(None)
     get_data.dvc("commit", "--force", "data.dvc")
     run("git", "commit", "--quiet", "--all", "--message", "pin", cwd=here)
     get_data.get("digits")
-    get_data.dvc("commit", "--force", "data.dvc")  # as a run on the digits does: data.dvc now pins them
+    get_data.dvc(
+        "commit", "--force", "data.dvc"
+    )  # as a run on the digits does: data.dvc now pins them
     assert held() == [get_data.DIGITS]
     monkeypatch.delenv("MNIST_MIRROR")
     assert "from DVC's cache" in get_data.get(None)
     assert held() == sorted(FAKE)
 
 
+@pytest.mark.slow
 def test_a_configured_remote_is_asked(here, mirror, tmp_path, monkeypatch):
     monkeypatch.setenv("MNIST_MIRROR", str(mirror))
     get_data.get(None)
@@ -154,15 +192,17 @@ def test_a_configured_remote_is_asked(here, mirror, tmp_path, monkeypatch):
     assert held() == sorted(FAKE)
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_canonical_mnist_leaves_data_dvc_as_committed(tmp_path):
     folder = clone_into(tmp_path / "clone")
-    done = run("python", "-m", "tools.get_data", cwd=folder)
-    assert "fetched MNIST from" in done.stdout
+    process = run("python", "-m", "tools.get_data", cwd=folder)
+    assert "fetched MNIST from" in process.stdout
     assert (folder / "data.dvc").read_text() == (ROOT / "data.dvc").read_text()
     assert run("git", "status", "--porcelain", cwd=folder).stdout == ""
 
 
+@pytest.mark.slow
 def test_a_committed_stand_in_gives_way_to_mnist_too(here, mirror, monkeypatch):
     get_data.get("digits")
     get_data.dvc("commit", "--force", "data.dvc")
@@ -173,7 +213,10 @@ def test_a_committed_stand_in_gives_way_to_mnist_too(here, mirror, monkeypatch):
     assert held() == sorted(FAKE)
 
 
-def test_a_pin_of_the_users_own_archive_is_kept_and_never_replaced_by_mnist(here, mirror, monkeypatch):
+@pytest.mark.slow
+def test_a_pin_of_the_users_own_archive_is_kept_and_never_replaced_by_mnist(
+    here, mirror, monkeypatch
+):
     pin = (here / "data.dvc").read_text().replace(get_data.MNIST_PIN, "0" * 32 + ".dir")
     (here / "data.dvc").write_text(pin)  # not even committed
     monkeypatch.setenv("MNIST_MIRROR", str(mirror))
@@ -192,7 +235,7 @@ def test_files_with_mnists_names_but_other_bytes_are_the_users(here):
     assert held() == sorted(FAKE)
 
 
-def test_mnist_stays_where_it_is_if_dvc_cannot_keep_it(here, mirror, monkeypatch):
+def test_mnist_stays_where_it_is_if_dvc_cannot_keep_it(here, mirror, nothing_in_dvc, monkeypatch):
     monkeypatch.setenv("MNIST_MIRROR", str(mirror))
     get_data.get(None)
     (here / "data.dvc").unlink()
@@ -201,7 +244,7 @@ def test_mnist_stays_where_it_is_if_dvc_cannot_keep_it(here, mirror, monkeypatch
     assert held() == sorted(FAKE)
 
 
-def test_a_malformed_mirror_and_a_file_named_data_are_told(here, monkeypatch):
+def test_a_malformed_mirror_and_a_file_named_data_are_named(here, nothing_in_dvc, monkeypatch):
     monkeypatch.setenv("MNIST_MIRROR", "http://127.0.0.1:1/a b")
     with pytest.raises(get_data.UserError, match="a b: URL can't contain control characters"):
         get_data.get(None)
@@ -210,9 +253,10 @@ def test_a_malformed_mirror_and_a_file_named_data_are_told(here, monkeypatch):
         get_data.get(None)
 
 
-def test_an_unknown_data_set_is_refused_by_name(here):
-    done = run("python", "-m", "tools.get_data", "cifar", cwd=here, check=False)
-    assert done.returncode == 2 and "expected digits or mnist, found 'cifar'" in done.stderr
+def test_an_unknown_data_set_is_refused_by_name(here, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["get_data", "cifar"])
+    assert get_data.main() == 2
+    assert "expected digits or mnist, found 'cifar'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "outs: []", "outs: [", "outs: 3"])

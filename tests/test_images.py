@@ -8,7 +8,9 @@ from src.common.errors import UserError
 
 @pytest.fixture
 def folder(tmp_path):
-    images.write(tmp_path, 1, torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)))
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8, generator=random)
+    images.write(tmp_path, 1, pixels)
     return tmp_path
 
 
@@ -53,9 +55,12 @@ def break_size(folder):
 @pytest.mark.parametrize(
     "damage, complaint",
     [
-        (break_missing, "found 2 entries; first missing: 00002.png"), (break_extra, "unexpected: notes.txt"),
-        (break_subfolder, "unexpected: more"), (break_truncated, "00002.png: not a whole PNG"),
-        (break_mode, "00002.png: expected RGB"), (break_size, "00002.png: expected RGB"),
+        (break_missing, "found 2 entries; first missing: 00002.png"),
+        (break_extra, "unexpected: notes.txt"),
+        (break_subfolder, "unexpected: more"),
+        (break_truncated, "00002.png: not a whole PNG"),
+        (break_mode, "00002.png: expected RGB"),
+        (break_size, "00002.png: expected RGB"),
     ],
 )
 def test_a_folder_that_is_not_exactly_as_promised_is_refused(folder, damage, complaint):
@@ -72,18 +77,19 @@ def test_a_stream_is_the_folder_in_batches(folder, batch_size, sizes):
 
 
 @pytest.mark.parametrize("damage", [None, break_missing, break_truncated, break_size, break_extra])
-def test_of_an_interrupted_write_only_whole_batches_are_salvaged(folder, damage):
+def test_only_whole_batches_of_an_interrupted_write_are_salvaged(folder, damage):
     pixels = images.read(folder, 3)
     if damage:
         damage(folder)
-    found = images.salvage(folder, range(1, 4))
+    batch = images.salvage(folder, range(1, 4))
     whole = damage in (None, break_extra)
-    assert torch.equal(found, pixels) if whole else found is None
+    assert torch.equal(batch, pixels) if whole else batch is None
     assert torch.equal(images.salvage(folder, range(3, 4)), pixels[2:])
 
 
 def test_the_digest_names_pixels_in_their_order_whatever_the_batches():
-    pixels = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (5, 1, 8, 8), dtype=torch.uint8, generator=random)
     whole, parts = images.PixelDigest(pixels), images.PixelDigest()
     for batch in pixels.expand(-1, 3, -1, -1).split(2):
         parts.add(batch)

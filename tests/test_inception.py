@@ -1,4 +1,4 @@
-"""The weights' values mean nothing here: conftest.py puts a seeded stand-in where pytorch-fid looks for them."""
+"""Inception features against pytorch-fid, with seeded stand-in weights from conftest.py."""
 
 import copy
 import subprocess
@@ -9,42 +9,49 @@ import numpy as np
 import pytest
 import torch
 
-from src import frechet, images, inception
+from src import images
 from src.common.errors import UserError
-from src.inception import Features
+from src.measure import frechet, inception
+from src.measure.inception import Features
 from tests.conftest import ROOT
 
-COMMAND = "from src import torchvision_remedy; import runpy; runpy.run_module('pytorch_fid', run_name='__main__')"
+COMMAND = """
+from src.common import torchvision_remedy
+import runpy
+runpy.run_module("pytorch_fid", run_name="__main__")
+"""
 
 
 def pictures(count: int, seed: int) -> torch.Tensor:
     """Blocks of 7x7 pixels: unlike plain noise, deep features differ from one to the next."""
-    blocks = torch.randint(0, 256, (count, 1, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    random = torch.Generator().manual_seed(seed)
+    blocks = torch.randint(0, 256, (count, 1, 4, 4), dtype=torch.uint8, generator=random)
     return blocks.repeat_interleave(7, 2).repeat_interleave(7, 3)
 
 
 def pytorch_fid_command(*arguments) -> str:
-    command = [sys.executable, "-c", COMMAND, *map(str, arguments), "--device", "cpu", "--num-workers", "0"]
+    options = ["--device", "cpu", "--num-workers", "0"]
+    command = [sys.executable, "-c", COMMAND, *map(str, arguments), *options]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dims", [64, 2048])
-@pytest.mark.parametrize("colour", [False, True])
+@pytest.mark.parametrize("dims, colour", [(64, True), (2048, False)])
 def test_fid_equals_what_pytorch_fid_prints(weights, torch_home, tmp_path, dims, colour):
-    """Folder against folder, folder against our statistics, and folder against theirs, which we read, too."""
+    """Of a folder against a folder, our statistics, and theirs, which we read, too."""
     generated, real = pictures(12, 1), pictures(12, 2)
     if colour:
-        generated, real = (torch.cat([some, some // 2, 255 - some], dim=1) for some in (generated, real))
-    for name, some in (("generated", generated), ("real", real)):
+        generated, real = (torch.cat([x, x // 2, 255 - x], dim=1) for x in (generated, real))
+    for name, batch in (("generated", generated), ("real", real)):
         (tmp_path / name).mkdir()
-        images.write(tmp_path / name, 1, some)
+        images.write(tmp_path / name, 1, batch)
     network = inception.load(dims)
     reference = inception.moments(network, real, batch_size=5)
-    found = inception.moments(network, images.read(tmp_path / "generated", 12), 7)
-    ours = frechet.distance(found, reference)
-    of_means = ((found.mu - reference.mu) ** 2).sum()
-    assert ours > 1e-3 and 0.1 < of_means / ours < 0.9, "not a distance in which means and covariances both count"
+    drawn = inception.moments(network, images.read(tmp_path / "generated", 12), 7)
+    ours = frechet.distance(drawn, reference)
+    of_means = ((drawn.mu - reference.mu) ** 2).sum()
+    assert ours > 1e-3
+    assert 0.1 < of_means / ours < 0.9, "means and covariances do not both count"
 
     frechet.save(reference, tmp_path / "ours.npz")
     pytorch_fid_command("--save-stats", tmp_path / "real", tmp_path / "theirs.npz", "--dims", dims)
@@ -52,29 +59,54 @@ def test_fid_equals_what_pytorch_fid_prints(weights, torch_home, tmp_path, dims,
         printed = pytorch_fid_command(tmp_path / "generated", tmp_path / other, "--dims", dims)
         assert ours == pytest.approx(float(printed.split("FID:")[1]), rel=1e-3, abs=0), other
     theirs = frechet.load(tmp_path / "theirs.npz", dims)
-    np.testing.assert_allclose(theirs.mu, reference.mu, rtol=1e-3, atol=1e-3 * np.abs(reference.mu).max())
-    assert frechet.distance(inception.moments(network, generated, 12), theirs) == pytest.approx(ours, rel=1e-3, abs=0)
+    np.testing.assert_allclose(
+        theirs.mu, reference.mu, rtol=1e-3, atol=1e-3 * np.abs(reference.mu).max()
+    )
+    assert frechet.distance(inception.moments(network, generated, 12), theirs) == pytest.approx(
+        ours, rel=1e-3, abs=0
+    )
 
 
+@pytest.mark.slow
 def test_the_rearranged_network_has_the_features_of_pytorch_fids_own(weights, monkeypatch):
     built = []
-    monkeypatch.setattr(inception, "Features", lambda network: built.append(copy.deepcopy(network)) or Features(network))
+    monkeypatch.setattr(
+        inception,
+        "Features",
+        lambda network: built.append(copy.deepcopy(network)) or Features(network),
+    )
     ours, theirs = inception.load(2048), built[0]
     for x in (pictures(2, 1), torch.cat([pictures(2, seed) for seed in (1, 2, 3)], dim=1)):
         with torch.inference_mode():
             expected = theirs(x.expand(-1, 3, -1, -1).float() / 255)[0].flatten(1)
-            torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+            torch.testing.assert_close(
+                ours(x), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max())
+            )
 
 
+@pytest.mark.slow
 def test_moments_do_not_depend_on_the_batch_size(weights):
-    network, some = inception.load(64), pictures(5, 3)
-    one, other = inception.moments(network, some, 5), inception.moments(network, some, 2)
-    np.testing.assert_allclose(one.sigma, other.sigma, rtol=1e-3, atol=1e-4 * np.abs(one.sigma).max())
+    network, batch = inception.load(64), pictures(5, 3)
+    one, other = inception.moments(network, batch, 5), inception.moments(network, batch, 2)
+    np.testing.assert_allclose(
+        one.sigma, other.sigma, rtol=1e-3, atol=1e-4 * np.abs(one.sigma).max()
+    )
 
 
-def test_weights_with_another_hash_are_refused_unread(weights, monkeypatch):
+@pytest.fixture
+def small_weights(tmp_path, monkeypatch):
+    """A file where the weights belong that has their hash; it cannot be loaded."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    inception.weights_path().parent.mkdir(parents=True)
+    inception.weights_path().write_bytes(b"weights")
+    monkeypatch.setattr(inception, "SHA256_PREFIX", inception.weights_hash()[:8])
+
+
+def test_weights_with_another_hash_are_refused_unread(small_weights, monkeypatch):
     monkeypatch.setattr(inception, "SHA256_PREFIX", "6726825d")
-    monkeypatch.setattr(torch, "load", lambda *args, **kwargs: pytest.fail("read before it was checked"))
+    monkeypatch.setattr(
+        torch, "load", lambda *args, **kwargs: pytest.fail("read before it was checked")
+    )
     with pytest.raises(UserError, match="expected a sha256 that starts with 6726825d, found"):
         inception.load()
 
@@ -108,7 +140,9 @@ class TestDecision:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
     def test_never_computes_nothing(self):
-        assert inception.decide("never", ready_made=True, images=1) == inception.Decision(False, "fid.inception is never")
+        assert inception.decide("never", ready_made=True, images=1) == inception.Decision(
+            False, "fid.inception is never"
+        )
 
     def test_auto_without_gpu_and_statistics_says_what_it_would_take_and_how_to_ask(self):
         decision = inception.decide("auto", ready_made=False, images=60_000)
@@ -122,7 +156,9 @@ class TestDecision:
         assert not decision.compute and str(inception.weights_path()) in decision.why
 
     @pytest.mark.parametrize("ready_made, gpu", [(True, False), (False, True)])
-    def test_auto_computes_with_weights_and_statistics_or_gpu(self, ready_made, gpu, weights, monkeypatch):
+    def test_auto_computes_with_weights_and_statistics_or_gpu(
+        self, ready_made, gpu, small_weights, monkeypatch
+    ):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
         assert inception.decide("auto", ready_made, images=60_000).compute
 
@@ -130,5 +166,5 @@ class TestDecision:
         with pytest.raises(UserError, match="Inception weights missing.*fid.inception"):
             inception.decide("always", ready_made=False, images=1)
 
-    def test_always_computes_on_a_cpu_too(self, weights):
+    def test_always_computes_on_a_cpu_too(self, small_weights):
         assert inception.decide("always", ready_made=False, images=1).compute

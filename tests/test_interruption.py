@@ -14,19 +14,19 @@ def number(request):
 
 
 def test_a_signal_within_the_block_is_noted_and_does_nothing_else(number):
-    came = []
-    signal.signal(number, lambda *_: came.append(number))
-    with interruption.noted() as found:
-        assert found.signal is None
+    handled = []
+    signal.signal(number, lambda *_: handled.append(number))
+    with interruption.noted() as interrupted:
+        assert interrupted.signal is None
         os.kill(os.getpid(), number)
-        assert found.signal == number and came == []
+        assert interrupted.signal == number and handled == []
     os.kill(os.getpid(), number)
-    assert came == [number]
+    assert handled == [number]
 
 
 def test_a_signal_that_was_ignored_stays_so(number):
-    """As SIGINT is where a shell started the command in the background: Ctrl-C is then meant for another one."""
+    """As SIGINT is in a shell's background job: Ctrl-C is then meant for another command."""
     signal.signal(number, signal.SIG_IGN)
-    with interruption.noted() as found:
+    with interruption.noted() as interrupted:
         os.kill(os.getpid(), number)
-    assert found.signal is None and signal.getsignal(number) == signal.SIG_IGN
+    assert interrupted.signal is None and signal.getsignal(number) == signal.SIG_IGN

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.quality.kernel import discrepancy, kid
+from src.measure.kernel import discrepancy, kid
 
 
 def cloud(count: int, seed: int, shift: float = 0.0) -> torch.Tensor:
@@ -23,13 +23,19 @@ def test_the_estimate_is_that_of_the_definition():
 
 
 def test_equal_distributions_are_at_zero_without_bias():
-    values = [float(discrepancy(cloud(100, 2 * i).double(), cloud(100, 2 * i + 1).double())) for i in range(200)]
+    values = [
+        float(discrepancy(cloud(100, 2 * i).double(), cloud(100, 2 * i + 1).double()))
+        for i in range(200)
+    ]
     assert abs(np.mean(values)) < 3 * np.std(values) / len(values) ** 0.5 and min(values) < 0
 
 
 def test_it_grows_with_the_shift_and_follows_from_the_seed():
-    found = [kid(cloud(500, 0), cloud(400, 1, shift), seed=0, subsets=10, size=200)[0] for shift in (0.0, 0.2, 0.5, 1.0)]
-    assert found == sorted(found) and found[-1] > 10 * abs(found[0])
+    distances = [
+        kid(cloud(500, 0), cloud(400, 1, shift), seed=0, subsets=10, size=200)[0]
+        for shift in (0.0, 0.2, 0.5, 1.0)
+    ]
+    assert distances == sorted(distances) and distances[-1] > 10 * abs(distances[0])
     arguments = (cloud(500, 0), cloud(400, 1))
     assert kid(*arguments, seed=0) == kid(*arguments, seed=0) != kid(*arguments, seed=1)
 

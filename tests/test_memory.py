@@ -1,6 +1,7 @@
 """Data that do not fit into memory: stages under a limit that is less than the arrays.
 
-It counts what Linux has to keep room for: allocations and private mappings that can be written to, not files mapped to be read.
+The limit counts what Linux has to keep room for: allocations and private writable mappings, not
+files mapped to be read.
 """
 
 import os
@@ -20,7 +21,9 @@ from tests.test_archives import make_idx, png
 from tests.test_pipeline import set_params
 
 MIB = 2**20
-MARGIN = 64 * MIB  # for all that is not data, once libraries are there; training takes five of them, still less than the data
+# For all that is not data, once libraries are there. Training takes five times as much, which is
+# still less than the data.
+MARGIN = 64 * MIB
 
 # Some work before the limit, so that what libraries set up once is there, too.
 LIMITED = """
@@ -29,7 +32,8 @@ import torch
 stage = importlib.import_module(f"stages.{sys.argv[1]}")
 layer = torch.nn.Conv2d(1, 8, 3)
 layer(torch.zeros(4, 1, 8, 8)).sum().backward()
-now = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmData"))
+status = open("/proc/self/status").read()
+now = int(status.partition("VmData:")[2].split()[0]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (now + int(sys.argv[2]), resource.RLIM_INFINITY))
 if "copy" in sys.argv:
     from src.common import dataset
@@ -37,32 +41,47 @@ if "copy" in sys.argv:
 stage.main()
 """
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's"),
+]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """An empty one but for params.yaml."""
+    """A folder with params.yaml alone."""
     shutil.copy(ROOT / "params.yaml", tmp_path)
     return tmp_path
 
 
 def limited(folder, stage: str, allowed: int, *more: str) -> subprocess.CompletedProcess:
-    variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    """Run a stage that may take `allowed` bytes beyond what the libraries take."""
+    alone = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     command = [sys.executable, "-c", LIMITED, stage, str(allowed), *more]
-    return subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=folder, env=os.environ | alone, capture_output=True, text=True
+    )
 
 
 def test_idx_files_larger_than_memory_become_arrays_and_train_a_model(folder):
     pixels = np.random.default_rng(0).integers(0, 256, (150_000, 48, 48), np.uint8)
-    held = {"heldout_images": pixels[:100], "heldout_labels": np.arange(100) % 10}
-    make_idx(folder / "data", compress=False, images=pixels, labels=np.arange(150_000) % 10, **held)
+    make_idx(
+        folder / "data",
+        compress=False,
+        images=pixels,
+        labels=np.arange(150_000) % 10,
+        heldout_images=pixels[:100],
+        heldout_labels=np.arange(100) % 10,
+    )
     small = {"base_channels": 8, "multipliers": [1], "attention_resolutions": []}
-    set_params(folder, {"model": small, "train": {"steps": 2, "sample_interval": 2, "evaluate_interval": 2}})
+    short = {"steps": 2, "sample_interval": 2, "evaluate_interval": 2}
+    set_params(folder, {"model": small, "train": short})
     assert (done := limited(folder, "unpack", MARGIN)).returncode == 0, done.stderr
-    assert torch.equal(dataset.load(folder / "arrays/dataset.safetensors").images[:, 0], torch.from_numpy(pixels))
+    unpacked = dataset.load(folder / "arrays/dataset.safetensors").images
+    assert torch.equal(unpacked[:, 0], torch.from_numpy(pixels))
     assert (done := limited(folder, "train", 5 * MARGIN)).returncode == 0, done.stderr
-    assert "can't allocate memory" in limited(folder, "train", 5 * MARGIN, "copy").stderr  # the limit is one
+    copying = limited(folder, "train", 5 * MARGIN, "copy")
+    assert "can't allocate memory" in copying.stderr  # so the limit does limit
 
 
 def test_a_zip_larger_than_memory_becomes_arrays(folder):
@@ -70,19 +89,25 @@ def test_a_zip_larger_than_memory_becomes_arrays(folder):
     random = np.random.default_rng(0)
     with zipfile.ZipFile(folder / "data/own.zip", "w") as archive:
         for i in range(200):
-            blocks = np.kron(random.integers(0, 256, (64, 64), np.uint8), np.ones((16, 16), np.uint8))
+            blocks = np.kron(
+                random.integers(0, 256, (64, 64), np.uint8), np.ones((16, 16), np.uint8)
+            )
             archive.writestr(f"{i:03}.png", png(blocks))
     assert (done := limited(folder, "unpack", MARGIN)).returncode == 0, done.stderr
     data = dataset.load(folder / "arrays/dataset.safetensors")
-    assert data.images.shape == (180, 1, 1024, 1024) and data.heldout_images.shape == (20, 1, 1024, 1024)
+    assert data.images.shape == (180, 1, 1024, 1024)
+    assert data.heldout_images.shape == (20, 1, 1024, 1024)
 
 
 def test_features_larger_than_memory_become_moments(folder):
-    images, labels = torch.randint(0, 256, (400_000, 1, 4, 4), dtype=torch.uint8), torch.arange(400_000) % 10
-    data = dataset.Dataset("own", "0" * 12, images, labels, images[:200].clone(), labels[:200].clone())
+    images = torch.randint(0, 256, (400_000, 1, 4, 4), dtype=torch.uint8)
+    labels = torch.arange(400_000) % 10
+    heldout = images[:200].clone(), labels[:200].clone()
+    data = dataset.Dataset("own", "0" * 12, images, labels, *heldout)
     dataset.save(data, folder / "arrays/dataset.safetensors")
     config = classifier.ClassifierConfig(4, 1, 10, "labels", 0.0)
-    classifier.save(classifier.Classifier(config), folder / "models/classifier.safetensors", {})
+    model = classifier.Classifier(config)
+    classifier.save(model, folder / "models/classifier.safetensors", {})
     set_params(folder, {"fid": {"inception": "never"}})
     assert len(images) * classifier.FEATURES * 4 > 3 * MARGIN
     assert (done := limited(folder, "reference", MARGIN)).returncode == 0, done.stderr

@@ -1,10 +1,11 @@
-from typing import get_args
+from dataclasses import asdict, fields
 
 import pytest
 
 from src import params
 from src.common.errors import UserError
-from src.diffusion import samplers, schedule
+from src.diffusion.samplers import Sampler
+from src.params import Sample, SamplerFields
 from tests.conftest import ROOT
 
 
@@ -27,10 +28,16 @@ def test_small_numbers_are_read_however_they_are_written(tmp_path, number):
 @pytest.mark.parametrize(
     "before, after, complaint",
     [
-        ("schedule: cosine", "schedule: cosin", "schedule: input should be 'linear' or 'cosine'; found 'cosin'"),
+        (
+            "schedule: cosine",
+            "schedule: cosin",
+            "schedule: input should be 'linear' or 'cosine'; found 'cosin'",
+        ),
         ("schedule: cosine", "shedule: cosine", "shedule: unknown key"),
         ("schedule: cosine", "shedule: cosine", "schedule: missing"),
         ("  steps: 13 ", "  stepz: 12 ", "sample.stepz: unknown key"),
+        ("  method: sa-solver ", "  method: plms ", "sample.method: .*'ddim'.*found 'plms'"),
+        ("  spacing: logsnr ", "  spacing: even ", "sample.spacing: .*'logsnr'.*found 'even'"),
         ("  count: 10000", "  count: 1e4", "sample.count: .*integer"),
         ("  count: 10000", "  count: '10000'", "sample.count: .*integer.*found '10000'"),
         ("  count: 10000", "  count: 0", "sample.count: .*greater than or equal to 2; found 0"),
@@ -40,16 +47,60 @@ def test_small_numbers_are_read_however_they_are_written(tmp_path, number):
         ("  lr: 2.0e-3", "  lr: -1", "train.lr: .*greater than 0"),
         ("  label_dropout: 0.1", "  label_dropout: 1.5", "model.label_dropout"),
         ("  multipliers: ", "  multipliers: 3 # ", "model.multipliers: .*list"),
-        ("  accumulation: 1", "  accumulation: 3", "train: accumulation .3. must divide batch_size"),
-        ("  label_dropout: 0.1 ", "  label_dropout: 0 ", "sample.guidance .1.8. must be 1 where model.label_dropout is 0"),
-        ("  guide_at: 0.08 ", "  guide_at: 0 ", "sample.autoguidance .1.8. must be 1 where train.guide_at is 0"),
+        (
+            "  accumulation: 1",
+            "  accumulation: 3",
+            "train: accumulation .3. must divide batch_size",
+        ),
+        (
+            "  label_dropout: 0.1 ",
+            "  label_dropout: 0 ",
+            "sample.guidance .1.8. must be 1 where model.label_dropout is 0",
+        ),
+        (
+            "  guide_at: 0.08 ",
+            "  guide_at: 0 ",
+            "sample.autoguidance .1.8. must be 1 where train.guide_at is 0",
+        ),
         ("beta_start: 1.0e-4", "beta_start: 0.5", "beta_start .0.5. must not exceed beta_end"),
         ("  steps: 13 ", "  steps: 2000 ", "sample.steps .2000. must not exceed timesteps"),
-        ("  eta: 1.0", "  eta: 2.5", "sample.eta"),
-        ("ddim trailing,", "ddim trailing 1.5,", "sweep.samplers.0: expected an eta of at most 1 for ddim"),
-        ("ddim trailing,", "plms trailing,", "sweep.samplers.0: expected .*such as .sa-solver logsnr 1.*found 'plms trailing'"),
-        ("ddim trailing,", "sa-solver logsnr 2.5,", "sweep.samplers.0: expected an eta of at most 2 for sa-solver"),
-        ("ddim trailing,", "dpmsolver++ logsnr 1,", "sweep.samplers.0: expected no eta for dpmsolver"),
+        (
+            "timesteps: 1000 ",
+            "timesteps: 100000 ",
+            "timesteps: only .* of the signal is left",
+        ),
+        ("  eta: 1.0", "  eta: 2.5", "sample.eta: expected 0 to 2 for sa-solver, got 2.5"),
+        ("  guidance: 1.8", "  guidance: -1", "sample.guidance: expected 0 or more, got -1"),
+        (
+            "ddim trailing,",
+            "ddim trailing 1.5,",
+            "sweep.samplers.0.eta: expected 0 to 1 for ddim, got 1.5",
+        ),
+        (
+            "ddim trailing,",
+            "plms trailing,",
+            "sweep.samplers.0.method: expected one of ddpm, ddim, .*got 'plms'",
+        ),
+        (
+            "ddim trailing,",
+            "ddim even,",
+            "sweep.samplers.0.spacing: expected one of leading, trailing, logsnr, got 'even'",
+        ),
+        (
+            "ddim trailing,",
+            "ddim,",
+            "sweep.samplers.0: expected .*such as .sa-solver logsnr 1.*found 'ddim'",
+        ),
+        (
+            "ddim trailing,",
+            "sa-solver logsnr 2.5,",
+            "sweep.samplers.0.eta: expected 0 to 2 for sa-solver, got 2.5",
+        ),
+        (
+            "ddim trailing,",
+            "dpmsolver++ logsnr 1,",
+            "sweep.samplers.0: expected no eta for dpmsolver",
+        ),
         ("  statistics: null", "  statistics: ../../x.npz", "fid.statistics"),
         ("unpack:", "unpack: [", "not valid YAML"),
     ],
@@ -63,15 +114,31 @@ def test_more_noise_than_the_reverse_diffusions_is_for_the_solver_alone(tmp_path
     path = changed(tmp_path, "  eta: 1.0", "  eta: 1.5")
     assert params.load(path).sample.eta == 1.5
     path.write_text(path.read_text().replace("method: sa-solver ", "method: ddim "))
-    with pytest.raises(UserError, match=r"sample: eta \(1.5\) must not exceed 1 for ddim"):
+    with pytest.raises(UserError, match=r"sample\.eta: expected 0 to 1 for ddim, got 1\.5"):
         params.load(path)
 
 
-def test_methods_and_spacings_are_those_that_there_are():
-    assert get_args(params.Method) == get_args(samplers.Method) and get_args(params.Spacing) == get_args(schedule.Spacing)
+def test_the_keys_of_sample_that_make_a_sampler_are_exactly_its_fields(params):
+    names = [field.name for field in fields(Sampler)]
+    assert list(SamplerFields.model_fields) == names
+    others = ["classes", "count", "batch_size", "precision", "seed"]
+    assert list(Sample.model_fields) == names + others
+    values = {name: getattr(params.sample, name) for name in names}
+    assert asdict(params.sample.sampler) == values
 
 
-def test_every_mistake_is_told_at_once(tmp_path):
+def test_the_sweep_makes_samplers_of_names_and_steps(params):
+    guidance = {key: getattr(params.sweep, key) for key in ("guidance", "guidance_interval")}
+    auto = {key: getattr(params.sweep, f"auto{key}") for key in guidance}
+    for name, expected in {
+        "ddim trailing": ("ddim", 6, "trailing", 0.0),
+        "sa-solver logsnr 0.5": ("sa-solver", 6, "logsnr", 0.5),
+    }.items():
+        sampler = params.sweep.sampler(name, 6)
+        assert sampler == Sampler(*expected, *guidance.values(), *auto.values())
+
+
+def test_every_mistake_is_named_at_once(tmp_path):
     path = changed(tmp_path, "seed: 0", "seed: -1")
     path.write_text(path.read_text().replace("heads: 2", "heads: none"))
     with pytest.raises(UserError, match=r"(?s)seed: .*model\.heads: "):

@@ -1,4 +1,4 @@
-"""Several processes on one machine, as `launcher` starts them: they do what one does, and end together."""
+"""Several processes on one machine, as `launcher` starts them: they do what one does."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ import pandas as pd
 import pytest
 import torch
 
+from src import model_file
 from src.common.errors import UserError
-from src.diffusion import denoiser
-from src.training.checkpoint import SUM
-from src.training.processes import Processes
+from src.common.processes import Processes
+from src.training.checkpoint import DIGEST_BYTES
 from src.training.trainer import Trainer
-from tests.conftest import ROOT, run
-from tests.conftest import denoiser as small_denoiser
+from tests.conftest import ROOT, denoiser, run
 from tests.test_pipeline import SMALL, set_params
 from tools import get_data
 
@@ -29,27 +28,31 @@ TWO = ("torchrun", "--nproc-per-node", "2", "-m")
 FULL = {"train": SMALL["train"] | {"batch_size": 128, "precision": "float32"}}
 
 
-def test_one_process_says_what_it_hears():
+def test_one_process_gets_back_what_it_gives():
     alone, gradient = Processes(), torch.tensor([1.0, 2.0])
     alone.average([gradient])
     alone.wait()
-    assert alone.first and gradient.tolist() == [1.0, 2.0] and alone.largest(7) == 7 and alone.gathered("x") == ["x"]
-    assert torch.equal(alone.mine({"x": gradient})["x"], gradient)
+    assert alone.first and gradient.tolist() == [1.0, 2.0]
+    assert alone.largest(7) == 7 and alone.gathered("x") == ["x"]
+    assert torch.equal(alone.share({"x": gradient})["x"], gradient)
 
 
 def test_a_batch_that_cannot_be_shared_equally_is_refused_by_its_key(params):
     three = Processes()
     three.count = 3
     settings = params.train.model_copy(update={"batch_size": 120, "accumulation": 4})
-    images, labels = torch.zeros(50, 1, 8, 8, dtype=torch.uint8), torch.zeros(50, dtype=torch.int64)
-    Trainer(small_denoiser(), images, labels, settings, 0, "cpu", three)
-    with pytest.raises(UserError, match=r"train.batch_size \(128\) must be .* train.accumulation times the 3 processes: 12"):
-        Trainer(small_denoiser(), images, labels, settings.model_copy(update={"batch_size": 128}), 0, "cpu", three)
+    images = torch.zeros(50, 1, 8, 8, dtype=torch.uint8)
+    labels = torch.zeros(50, dtype=torch.int64)
+    Trainer(denoiser(), images, labels, settings, 0, "cpu", three)
+    odd = settings.model_copy(update={"batch_size": 128})
+    complaint = r"train.batch_size \(128\) must be .* train.accumulation times the 3 processes: 12"
+    with pytest.raises(UserError, match=complaint):
+        Trainer(denoiser(), images, labels, odd, 0, "cpu", three)
 
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory) -> Path:
-    """A folder with the stages' code, the arrays of the embedded digits and little training to do."""
+    """A folder with the stages' code, the arrays of the embedded digits and a short training."""
     folder = tmp_path_factory.mktemp("processes") / "begun"
     for name in ("src", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -72,28 +75,31 @@ def curve(folder: Path) -> pd.DataFrame:
 
 @pytest.mark.slow
 def test_two_processes_train_and_sample_as_one(folder):
+    model, images = folder / "models/model.safetensors", folder / "generated_images"
     for stage in ("train", "sample"):
         run(sys.executable, "-m", "stages", stage, cwd=folder)
-    losses, names = curve(folder), sorted(path.name for path in (folder / "generated_images").iterdir())
-    model = (folder / "models/model.safetensors").read_bytes()
-    weights = denoiser.load(folder / "models/model.safetensors")[0].state_dict()
+    expected_curve, expected_model = curve(folder), model.read_bytes()
+    expected_weights = model_file.load(model)[0].state_dict()
 
     run(*TWO, "stages", "train", cwd=folder)
     for name in ("train_loss", "heldout_loss", "lr"):
-        assert curve(folder)[name].tolist() == pytest.approx(losses[name].tolist(), rel=1e-4)
-    for name, value in denoiser.load(folder / "models/model.safetensors")[0].state_dict().items():
-        torch.testing.assert_close(value, weights[name], rtol=1e-2, atol=1e-3)
+        expected = expected_curve[name].tolist()
+        assert curve(folder)[name].tolist() == pytest.approx(expected, rel=1e-4)
+    for name, weights in model_file.load(model)[0].state_dict().items():
+        torch.testing.assert_close(weights, expected_weights[name], rtol=1e-2, atol=1e-3)
 
-    (folder / "models/model.safetensors").write_bytes(model)
-    pixels = {name: (folder / "generated_images" / name).read_bytes() for name in names}
-    manifest, way = ((folder / "generated" / name).read_bytes() for name in ("manifest.json", "trajectory.safetensors"))
-    shutil.rmtree(folder / "generated_images")
+    model.write_bytes(expected_model)
+    pixels = {path.name: path.read_bytes() for path in images.iterdir()}
+    outputs = [folder / "generated/manifest.json", folder / "generated/trajectory.safetensors"]
+    expected_outputs = [path.read_bytes() for path in outputs]
+    shutil.rmtree(images)
     run(*TWO, "stages", "sample", cwd=folder)
-    assert {path.name: path.read_bytes() for path in (folder / "generated_images").iterdir()} == pixels
-    assert (folder / "generated/manifest.json").read_bytes() == manifest
-    assert (folder / "generated/trajectory.safetensors").read_bytes() == way
-    stages = re.findall('"stage": "([a-z]+)"', (folder / ".scratch/stages.jsonl").read_text())
-    assert stages == ["unpack", "train", "sample", "train", "sample"]  # one line each, by the first process
+    assert {path.name: path.read_bytes() for path in images.iterdir()} == pixels
+    assert [path.read_bytes() for path in outputs] == expected_outputs
+    log = (folder / ".scratch/stages.jsonl").read_text()
+    stages = re.findall('"stage": "([a-z]+)"', log)
+    # One line each, by the first process.
+    assert stages == ["unpack", "train", "sample", "train", "sample"]
 
 
 @pytest.mark.slow
@@ -101,10 +107,11 @@ def test_a_process_that_dies_ends_the_run_and_any_number_go_on(folder):
     run(sys.executable, "-m", "stages", "train", cwd=folder)
     losses = curve(folder)["train_loss"].tolist()
     (folder / "dying.py").write_text(DYING)
-    done = run(*TWO, "dying", cwd=folder, check=False)
-    assert done.returncode != 0 and len(list((folder / ".scratch/train").glob("*.pt"))) == 1
-    done = run(sys.executable, "-m", "stages", "train", cwd=folder)
-    assert "resuming after step 20" in done.stdout and curve(folder)["train_loss"].tolist() == pytest.approx(losses, rel=1e-4)
+    killed = run(*TWO, "dying", cwd=folder, check=False)
+    assert killed.returncode != 0 and len(list((folder / ".scratch/train").glob("*.pt"))) == 1
+    resumed = run(sys.executable, "-m", "stages", "train", cwd=folder)
+    assert "resuming after step 20" in resumed.stdout
+    assert curve(folder)["train_loss"].tolist() == pytest.approx(losses, rel=1e-4)
 
 
 DYING = """
@@ -125,23 +132,24 @@ sys.exit(main())
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_all_processes_after_the_same_step(folder, number):
-    set_params(folder, {"train": {"steps": 5000, "checkpoint_interval": 5, "evaluate_interval": 5000, "max_epochs": 1e6}})
-    process = subprocess.Popen(
-        [sys.executable, "-c", STARTED, *TWO, "stages", "train"], cwd=folder, stderr=subprocess.PIPE, text=True
-    )
+    long = {"steps": 5000, "max_epochs": 1e6, "checkpoint_interval": 5, "evaluate_interval": 5000}
+    set_params(folder, {"train": long})
+    command = [sys.executable, "-c", STARTED, *TWO, "stages", "train"]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     end = time.monotonic() + 60
     while not list(folder.glob(".scratch/train/*.pt")) and time.monotonic() < end:
         time.sleep(0.05)
     process.send_signal(number)
-    said = process.communicate(timeout=60)[1]
-    step = re.search(r"interrupted, saved after step (\d+)", said)
-    assert step and process.returncode != 0, said
-    saved = next(folder.glob(".scratch/train/*.pt")).read_bytes()[SUM:]
-    assert torch.load(io.BytesIO(saved), weights_only=True)["trainer"]["step"] == int(step[1])
+    errors = process.communicate(timeout=60)[1]
+    step = re.search(r"interrupted, saved after step (\d+)", errors)
+    assert step and process.returncode != 0, errors
+    state = next(folder.glob(".scratch/train/*.pt")).read_bytes()[DIGEST_BYTES:]
+    assert torch.load(io.BytesIO(state), weights_only=True)["trainer"]["step"] == int(step[1])
 
 
 STARTED = """
 import os, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell started the tests in the background
+# A shell that starts the tests in the background makes them ignore SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.execvp(sys.argv[1], sys.argv[1:])
 """

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from src.quality.strokes import broken
+from src.measure.strokes import broken
 
 
 def picture(*pixels: tuple[int, int], value: int = 255) -> torch.Tensor:
@@ -25,8 +25,10 @@ def test_diagonal_neighbours_hang_together_and_an_empty_image_is_not_broken():
 def test_faint_pixels_do_not_count():
     faint_dot = APART.clone()
     faint_dot[0, 1, 3] = 60
-    assert broken(torch.stack([faint_dot])) == 0 and broken(torch.stack([faint_dot]), threshold=50) == 1
+    assert broken(torch.stack([faint_dot])) == 0
+    assert broken(torch.stack([faint_dot]), threshold=50) == 1
 
 
 def test_colour_counts_by_its_brightest_channel():
-    assert broken(torch.stack([torch.cat([WHOLE, APART, WHOLE])])) == 0 and broken(torch.cat([APART, APART, APART])[None]) == 1
+    assert broken(torch.cat([WHOLE, APART, WHOLE])[None]) == 0
+    assert broken(torch.cat([APART, APART, APART])[None]) == 1

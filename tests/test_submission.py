@@ -4,6 +4,7 @@ import json
 import struct
 import zipfile
 import zlib
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,16 +18,29 @@ from tools import submission
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "generated_images").mkdir()
-    images.write(tmp_path / "generated_images", 1, torch.randint(0, 256, (12, 1, 28, 28), dtype=torch.uint8))
+    pixels = torch.randint(0, 256, (12, 1, 28, 28), dtype=torch.uint8)
+    images.write(tmp_path / "generated_images", 1, pixels)
     return tmp_path
 
 
 def header(side: int) -> bytes:
-    """What a PNG of so many pixels begins with."""
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+    """A PNG that claims to have this side and ends after its header."""
 
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)) + chunk(b"IEND", b"")
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    size = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IEND", b"")
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+def move_behind_a_link(path: Path) -> None:
+    path.rename(path.parent.parent / "x")
+    path.symlink_to("../x")
 
 
 def outcome(capsys) -> tuple[int, str]:
@@ -35,8 +49,8 @@ def outcome(capsys) -> tuple[int, str]:
 
 
 def test_what_holds_is_ticked_off_and_zipped(folder, capsys):
-    code, told = outcome(capsys)
-    assert code == 0 and told.count("[x]") == 6 and "[ ] FID below 30: not measured" in told
+    code, output = outcome(capsys)
+    assert code == 0 and output.count("[x]") == 6 and "[ ] FID below 30: not measured" in output
     with zipfile.ZipFile(folder / "submission/generated_images.zip") as archive:
         assert archive.namelist() == [f"{k:05d}.png" for k in range(1, 13)]
         for name in archive.namelist():
@@ -46,48 +60,56 @@ def test_what_holds_is_ticked_off_and_zipped(folder, capsys):
     assert (folder / "submission/generated_images.zip").read_bytes() == before
 
 
-@pytest.mark.parametrize("fid, code, mark", [(12.3, 0, "[x] FID below 30: 12.30"), (31.0, 1, "[ ] FID below 30: 31.00")])
-def test_a_measured_fid_decides(folder, capsys, fid, code, mark):
-    digest = images.PixelDigest()
-    digest.add(images.read(folder / "generated_images", 12))
+@pytest.mark.parametrize(
+    "fid, expected_code, mark",
+    [(12.3, 0, "[x] FID below 30: 12.30"), (31.0, 1, "[ ] FID below 30: 31.00")],
+)
+def test_a_measured_fid_decides(folder, capsys, fid, expected_code, mark):
+    digest = images.PixelDigest(images.read(folder / "generated_images", 12))
     (folder / "metrics").mkdir()
     (folder / "metrics/fid.json").write_text(json.dumps({"fid": fid, "pixels": digest.hex()}))
-    found, told = outcome(capsys)
-    assert found == code and mark in told
+    code, output = outcome(capsys)
+    assert code == expected_code and mark in output
 
 
 def test_a_fid_of_other_images_decides_nothing(folder, capsys):
     (folder / "metrics").mkdir()
     (folder / "metrics/fid.json").write_text(json.dumps({"fid": 1.0, "pixels": "0" * 12}))
-    code, told = outcome(capsys)
-    assert code == 0 and "[ ] FID below 30: metrics/fid.json is of other images" in told
+    code, output = outcome(capsys)
+    assert code == 0 and "[ ] FID below 30: metrics/fid.json is of other images" in output
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"fid": 1.0}'])
 def test_damaged_metrics_decide_nothing(folder, capsys, text):
     (folder / "metrics").mkdir()
     (folder / "metrics/fid.json").write_text(text)
-    code, told = outcome(capsys)
-    assert code == 0 and "[ ] FID below 30: metrics/fid.json: " in told
+    code, output = outcome(capsys)
+    assert code == 0 and "[ ] FID below 30: metrics/fid.json: " in output
 
 
-@pytest.mark.parametrize("spoil, told", [
-    (lambda f: (f / "00003.png").unlink(), "00003.png is missing"),
-    (lambda f: (f / "00003.png").rename(f / "3.png"), "00003.png is missing"),
-    (lambda f: (f / "notes.txt").write_text("x"), "notes.txt is odd"),
-    (lambda f: (f / "more").mkdir(), "more is one"),
-    (lambda f: (f / "00003.png").write_bytes((f / "00003.png").read_bytes()[:60]), "00003.png"),
-    (lambda f: Image.new("L", (28, 28)).save(f / "00003.png"), "00003.png is not"),
-    (lambda f: Image.new("RGB", (28, 28)).save(f / "00003.png", "JPEG"), "00003.png: cannot identify"),
-    (lambda f: ((f / "00003.png").rename(f.parent / "x"), (f / "00003.png").symlink_to("../x")), "00003.png is one"),
-    (lambda f: (f / "00003.png").write_bytes(header(20_000)), "00003.png: Image size"),
-    (lambda f: Image.new("RGB", (32, 32)).save(f / "00003.png"), "28x28, 32x32"),
-    (lambda f: [path.unlink() for path in f.iterdir()], "found 0"),
-])
-def test_what_does_not_hold_is_named_and_nothing_is_zipped(folder, capsys, spoil, told):
+@pytest.mark.parametrize(
+    "spoil, complaint",
+    [
+        (lambda f: (f / "00003.png").unlink(), "00003.png is missing"),
+        (lambda f: (f / "00003.png").rename(f / "3.png"), "00003.png is missing"),
+        (lambda f: (f / "notes.txt").write_text("x"), "notes.txt is odd"),
+        (lambda f: (f / "more").mkdir(), "more is one"),
+        (lambda f: truncate(f / "00003.png"), "00003.png"),
+        (lambda f: Image.new("L", (28, 28)).save(f / "00003.png"), "00003.png is not"),
+        (
+            lambda f: Image.new("RGB", (28, 28)).save(f / "00003.png", "JPEG"),
+            "00003.png: cannot identify",
+        ),
+        (lambda f: move_behind_a_link(f / "00003.png"), "00003.png is one"),
+        (lambda f: (f / "00003.png").write_bytes(header(20_000)), "00003.png: Image size"),
+        (lambda f: Image.new("RGB", (32, 32)).save(f / "00003.png"), "28x28, 32x32"),
+        (lambda f: [path.unlink() for path in f.iterdir()], "found 0"),
+    ],
+)
+def test_what_does_not_hold_is_named_and_nothing_is_zipped(folder, capsys, spoil, complaint):
     (folder / "submission").mkdir()
     (folder / "submission/generated_images.zip").write_bytes(b"of other images")
     spoil(folder / "generated_images")
-    code, found = outcome(capsys)
-    assert code == 1 and told in found and not (folder / "submission/generated_images.zip").exists()
-    assert "zip of them: not made" in found
+    code, output = outcome(capsys)
+    assert code == 1 and complaint in output and "zip of them: not made" in output
+    assert not (folder / "submission/generated_images.zip").exists()

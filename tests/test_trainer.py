@@ -4,21 +4,26 @@ import pytest
 import torch
 
 from src.common.errors import UserError
+from src.diffusion.denoiser import Denoiser, DenoiserConfig
 from src.params import Train
-from src.training.trainer import Batches, Trainer, annealing, augment, ema_decay, focused, limited, loss_by_noise_level
-from tests.conftest import denoiser
+from src.training.batches import Batches, augment, focused
+from src.training.heldout import level_edges, loss_by_noise_level
+from src.training.trainer import Trainer, annealing, ema_decay, limited
+from tests.conftest import denoiser, schedule_config, unet_config
 
 
 @pytest.fixture
 def data():
     labels = torch.arange(50) % 10
-    images = torch.randint(0, 30, (50, 1, 8, 8), generator=torch.Generator().manual_seed(0)) + 25 * labels.view(50, 1, 1, 1)
-    return images.to(torch.uint8), labels
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 30, (50, 1, 8, 8), generator=random)
+    return (images + 25 * labels.view(50, 1, 1, 1)).to(torch.uint8), labels
 
 
 @pytest.fixture
 def settings(params) -> Train:
-    return params.train.model_copy(update={"steps": 8, "batch_size": 12, "warmup_steps": 2, "precision": "float32"})
+    short = {"steps": 8, "batch_size": 12, "warmup_steps": 2, "precision": "float32"}
+    return params.train.model_copy(update=short)
 
 
 def change(settings: Train, **values) -> Train:
@@ -30,8 +35,9 @@ def trained(data, settings, seed=0, **model):
     return trainer, [step.loss for step in trainer.run()]
 
 
-def weights(trainer: Trainer) -> torch.Tensor:
-    return torch.cat([value.detach().flatten() for value in trainer.averaged.parameters()])
+def flat(model: torch.nn.Module) -> torch.Tensor:
+    """All weights of a model, (weights,)."""
+    return torch.cat([weights.detach().flatten() for weights in model.parameters()])
 
 
 def test_training_lowers_the_loss(data, settings):
@@ -45,19 +51,19 @@ def test_resumed_training_takes_the_same_steps_to_the_last_bit(data, settings, p
     whole, losses = trained(data, settings, dropout=0.2)
     first = Trainer(denoiser(dropout=0.2), *data, settings, 0, "cpu")
     steps = first.run()
-    begun = [next(steps).loss for _ in range(3)]
+    first_losses = [next(steps).loss for _ in range(3)]
     second = Trainer(denoiser(dropout=0.2), *data, settings, 0, "cpu")
     torch.rand(17)  # nothing may depend on the global generator
     second.load_state_dict(first.state_dict())
-    assert begun + [step.loss for step in second.run()] == losses
-    assert torch.equal(weights(second), weights(whole))
+    assert first_losses + [step.loss for step in second.run()] == losses
+    assert torch.equal(flat(second.averaged), flat(whole.averaged))
 
 
 def test_accumulation_gives_the_same_training_to_rounding(data, settings):
     one, one_losses = trained(data, settings)
     three, three_losses = trained(data, change(settings, accumulation=3))
     assert three_losses == pytest.approx(one_losses, rel=1e-4)
-    torch.testing.assert_close(weights(one), weights(three), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(flat(one.averaged), flat(three.averaged), rtol=1e-3, atol=1e-3)
 
 
 def test_worker_processes_change_nothing(data, settings):
@@ -98,12 +104,14 @@ def test_labels_are_dropped_at_the_asked_rate(data, settings):
 
 
 def test_noise_and_times_have_the_right_distribution(data, settings):
-    batches = Batches(*data, 10, change(settings, batch_size=100, focus=0.0, focus_at=0.5), 0.1, seed=0)
+    unfocused = change(settings, batch_size=100, focus=0.0, focus_at=0.5)
+    batches = Batches(*data, 10, unfocused, 0.1, seed=0)
     eps, t = (torch.cat([batches[step][key] for step in range(20)]) for key in ("eps", "t"))
     assert abs(eps.mean()) < 0.01 and eps.std().item() == pytest.approx(1, abs=0.01)
     for step in range(20):  # one time from each hundredth
         assert (batches[step]["t"] * 100).long().tolist() == list(range(100))
-    assert 0 <= t.min() < 0.01 and 0.99 < t.max() < 1 and t.mean().item() == pytest.approx(0.5, abs=0.02)
+    assert 0 <= t.min() < 0.01 and 0.99 < t.max() < 1
+    assert t.mean().item() == pytest.approx(0.5, abs=0.02)
 
 
 @pytest.mark.parametrize("focus, at", [(0.0, 0.5), (0.3, 0.5), (0.6, 0.5), (0.6, 0.7), (0.6, 0.0)])
@@ -122,14 +130,14 @@ def test_few_images_are_not_seen_more_often_than_the_limit_allows(settings):
     settings = change(settings, steps=1000, batch_size=10, max_epochs=3.0)
     assert limited(settings, 55).steps == 17 and limited(settings, 50_000).steps == 1000
 
+
 def test_the_average_is_the_weighted_mean_of_all_weights_so_far(data, settings):
     trainer = Trainer(denoiser(), *data, change(settings, ema_length=0.3), 0, "cpu")
-    expected = weights(trainer).double()
+    expected = flat(trainer.averaged).double()
     for step in trainer.run():
-        current = torch.cat([value.detach().flatten() for value in trainer.denoiser.parameters()]).double()
         decay = ema_decay(step.step, 0.3)
-        expected = decay * expected + (1 - decay) * current
-    torch.testing.assert_close(weights(trainer).double(), expected, rtol=1e-5, atol=1e-6)
+        expected = decay * expected + (1 - decay) * flat(trainer.denoiser).double()
+    torch.testing.assert_close(flat(trainer.averaged).double(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_without_averaging_the_trained_weights_are_kept(data, settings):
@@ -143,32 +151,38 @@ def test_learning_rate_warms_up_to_its_peak_and_anneals_to_zero(settings):
     assert rates[0] == pytest.approx(2e-5) and max(rates) == rates[100] == pytest.approx(2e-3)
     assert rates[550] == pytest.approx(1e-3) and rates[1000] == pytest.approx(0, abs=1e-12)
     assert rates[100:] == sorted(rates[100:], reverse=True)
-    short = [annealing(step, change(settings, steps=10, warmup_steps=200)) for step in range(10)]
-    assert max(short) == short[5] == 1 and short[:6] == sorted(short[:6]) and short[9] == pytest.approx(0.2)
+    brief = change(settings, steps=10, warmup_steps=200)
+    short = [annealing(step, brief) for step in range(10)]
+    assert max(short) == short[5] == 1 and short[:6] == sorted(short[:6])
+    assert short[9] == pytest.approx(0.2)
     assert annealing(0, change(settings, steps=1, warmup_steps=200)) == 1
 
 
 def test_matrices_inside_the_network_go_to_muon_and_all_else_to_adamw(data, settings):
     trainer = Trainer(denoiser(), *data, change(settings, muon_lr=0.02, lr=1e-3), 0, "cpu")
     names = {id(weight): name for name, weight in trainer.denoiser.named_parameters()}
-    adamw, muon = ({names[id(w)] for w in each.param_groups[0]["params"]} for each in trainer.optimizers)
+    groups = [optimizer.param_groups[0] for optimizer in trainer.optimizers]
+    adamw, muon = ({names[id(weight)] for weight in group["params"]} for group in groups)
     assert adamw.isdisjoint(muon) and adamw | muon == set(names.values())
-    outside = {f"unet.{name}.weight" for name in ("stem", "head", "time_embedding.0", "class_embedding")}
-    assert adamw == outside | {name for name in names.values() if name.endswith(".bias")}
+    outside = ("stem", "head", "time_embedding.0", "class_embedding")
+    biases = {name for name in names.values() if name.endswith(".bias")}
+    assert adamw == {f"unet.{name}.weight" for name in outside} | biases
     next(trainer.run())
     warm = 1 / settings.warmup_steps
-    assert [each.param_groups[0]["lr"] for each in trainer.optimizers] == pytest.approx([1e-3 * warm, 0.02 * warm])
+    assert [group["lr"] for group in groups] == pytest.approx([1e-3 * warm, 0.02 * warm])
     plain = Trainer(denoiser(), *data, change(settings, muon_lr=None), 0, "cpu")
-    assert len(plain.optimizers) == 1 and len(plain.optimizers[0].param_groups[0]["params"]) == len(names)
+    (adamw_alone,) = plain.optimizers
+    assert len(adamw_alone.param_groups[0]["params"]) == len(names)
 
 
 def test_gradients_are_clipped_but_reported_as_they_were(data, settings):
     trainer = Trainer(denoiser(), *data, change(settings, grad_clip=1e-3), 0, "cpu")
-    applied, take = [], trainer.optimizers[0].step
+    applied, take_step = [], trainer.optimizers[0].step
 
     def step():
-        applied.append(torch.cat([weights.grad.flatten() for weights in trainer.denoiser.parameters()]).norm().item())
-        take()
+        gradients = [weights.grad.flatten() for weights in trainer.denoiser.parameters()]
+        applied.append(torch.cat(gradients).norm().item())
+        take_step()
 
     trainer.optimizers[0].step = step
     assert next(trainer.run()).grad_norm > 1e-2
@@ -176,8 +190,9 @@ def test_gradients_are_clipped_but_reported_as_they_were(data, settings):
 
 
 def test_mixed_precision_trains(data, settings):
-    assert trained(data, change(settings, precision="bfloat16"))[0].averaged.precision == "bfloat16"
-    full, mixed = trained(data, settings)[1], trained(data, change(settings, precision="bfloat16"))[1]
+    trainer, mixed = trained(data, change(settings, precision="bfloat16"))
+    assert trainer.averaged.precision == "bfloat16"
+    _, full = trained(data, settings)
     assert mixed != full and mixed == pytest.approx(full, rel=0.1)
 
 
@@ -187,7 +202,8 @@ def test_divergence_stops_with_the_step_and_what_to_try(data, settings):
     next(steps)
     with torch.no_grad():
         next(trainer.denoiser.parameters()).fill_(math.nan)
-    with pytest.raises(UserError, match=r"diverged at step 2: loss nan.* at learning rates of 0\.\d+ \(AdamW\), .*train\.lr"):
+    complaint = r"diverged at step 2: loss nan.* at learning rates of 0\.\d+ \(AdamW\), .*train\.lr"
+    with pytest.raises(UserError, match=complaint):
         next(steps)
 
 
@@ -206,17 +222,19 @@ def test_augmentation_off_changes_nothing():
     assert augment(images, 0, 0, torch.Generator()) is images
 
 
-def test_augmentation_moves_by_at_most_the_asked_pixels_and_never_flips():
+def test_augmentation_moves_by_at_most_so_many_pixels_and_never_flips():
     image = torch.full((200, 1, 16, 16), -1.0)
     image[:, 0, 6:10, 6] = 1.0  # an L: its foot points right
     image[:, 0, 9, 6:9] = 1.0
     moved = augment(image, 10.0, 2.0, torch.Generator().manual_seed(0)) + 1
     total = moved.sum(dim=(1, 2, 3))
     x, y = torch.arange(16.0), torch.arange(16.0)[:, None]
-    centre_x, centre_y = (moved[:, 0] * x).sum((1, 2)) / total, (moved[:, 0] * y).sum((1, 2)) / total
+    centre_x = (moved[:, 0] * x).sum((1, 2)) / total
+    centre_y = (moved[:, 0] * y).sum((1, 2)) / total
     before = image[0, 0] + 1
     start_x, start_y = (before * x).sum() / before.sum(), (before * y).sum() / before.sum()
-    assert 1.0 < (centre_x - start_x).abs().max() < 2.6 and 1.0 < (centre_y - start_y).abs().max() < 2.6
+    assert 1.0 < (centre_x - start_x).abs().max() < 2.6
+    assert 1.0 < (centre_y - start_y).abs().max() < 2.6
     skew = (moved[:, 0] * (x - centre_x[:, None, None]) ** 3).sum((1, 2))
     assert (skew > 0).all()  # flipped left to right it would be negative
 
@@ -230,17 +248,49 @@ def test_heldout_loss_is_measured_without_dropout(data, settings):
 def test_heldout_loss_is_the_same_whatever_the_batch_size(data):
     model = denoiser()
     whole = loss_by_noise_level(model, *data, seed=0, levels=5, batch_size=50)
-    torch.testing.assert_close(whole, loss_by_noise_level(model, *data, seed=0, levels=5, batch_size=7))
-    one_level, limited = (loss_by_noise_level(model, *data, seed=0, levels=1, limit=limit) for limit in (50, 20))
-    assert not torch.equal(one_level, limited)
-    assert loss_by_noise_level(model, data[0][:3], data[1][:3], seed=0).isfinite().all()  # fewer images than levels
-    assert whole.shape == (5,) and limited.shape == (1,) and whole.isfinite().all()
+    parts = loss_by_noise_level(model, *data, seed=0, levels=5, batch_size=7)
+    torch.testing.assert_close(whole, parts)
+    assert whole.shape == (5,) and whole.isfinite().all()
+
+
+def test_heldout_loss_is_of_as_many_images_as_the_limit_allows(data):
+    model = denoiser()
+    everything, few = (
+        loss_by_noise_level(model, *data, seed=0, levels=1, limit=limit) for limit in (50, 20)
+    )
+    assert few.shape == (1,) and not torch.equal(everything, few)
+
+
+def test_heldout_loss_has_no_empty_levels_of_few_images_or_timesteps(data):
+    images, labels = data
+    assert loss_by_noise_level(denoiser(), images[:3], labels[:3], seed=0).isfinite().all()
+    coarse = Denoiser(DenoiserConfig(unet_config(), schedule_config(timesteps=4), "v", 0.1))
+    levels = loss_by_noise_level(coarse, images, labels, seed=0, levels=10)
+    assert levels.shape == (4,) and levels.isfinite().all()
+
+
+@pytest.mark.parametrize("levels, timesteps", [(10, 1000), (3, 1000), (7, 50), (4, 4)])
+def test_the_edges_of_the_levels_are_where_their_timesteps_begin_and_end(levels, timesteps):
+    edges = level_edges(levels, timesteps)
+    level = torch.arange(timesteps) * levels // timesteps  # as the held-out loss divides them
+    for i in range(levels):
+        members = (level == i).nonzero().flatten().tolist()
+        assert members == list(range(edges[i], edges[i + 1]))
+    assert len(edges) == levels + 1 and edges[-1] == timesteps
 
 
 def test_heldout_loss_is_of_images_drawn_at_random(monkeypatch):
     """An archive by class has one class first."""
-    images, seen = torch.cat([torch.zeros(100, 1, 8, 8), torch.full((100, 1, 8, 8), 255)]).to(torch.uint8), []
-    model = denoiser()
-    monkeypatch.setattr(model, "loss", lambda x0, *_: seen.append(x0.amax((1, 2, 3)) > 0) or torch.zeros(len(x0)))
-    loss_by_noise_level(model, images, torch.zeros(200, dtype=torch.long), seed=0, levels=1, limit=40)
-    assert 10 <= int(torch.cat(seen).sum()) <= 30 and len(torch.cat(seen)) == 40
+    black, white = torch.zeros(100, 1, 8, 8), torch.full((100, 1, 8, 8), 255)
+    images = torch.cat([black, white]).to(torch.uint8)
+    labels = torch.zeros(200, dtype=torch.long)
+    model, are_white = denoiser(), []
+
+    def loss(x0: torch.Tensor, *_) -> torch.Tensor:
+        are_white.append(x0.amax((1, 2, 3)) > 0)
+        return torch.zeros(len(x0))
+
+    monkeypatch.setattr(model, "loss", loss)
+    loss_by_noise_level(model, images, labels, seed=0, levels=1, limit=40)
+    seen = torch.cat(are_white)
+    assert 10 <= int(seen.sum()) <= 30 and len(seen) == 40
