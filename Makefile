@@ -11,7 +11,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed; name one with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	python -m pip install --quiet pip==25.3
-	python -m pip install --quiet --constraint constraints.txt --group test
+	python -m pip install --quiet --no-compile --constraint constraints.txt --group test
 	@touch $@
 
 .PHONY: install
@@ -48,17 +48,23 @@ submission: install  ## check generated_images/ against a course's checklist, an
 test: install  ## run the tests (those on MNIST only where MNIST_MIRROR is set)
 	python -m pytest
 
+.PHONY: test-fast
+test-fast: install  ## run the tests that take seconds
+	python -m pytest -m "not slow and not browser"
+
 .PHONY: soak
 soak: install  ## kill every stage at 20 random moments and compare what comes out in the end (long)
 	python -m tools.soak --report benchmarks/results/soak.json
 
 .PHONY: fuzz
 fuzz: install  ## give every reader of files 20,000 damaged ones, with little memory; counts: benchmarks/results/fuzz.json
-	python -m pytest tests/test_fuzz.py --numprocesses 0 --hypothesis-profile soak --fuzz-report benchmarks/results/fuzz.json
+	python -m tools.fuzz --report benchmarks/results/fuzz.json
 
 .PHONY: lint
-lint: install  ## check the code's form
+lint: install  ## check the code's form and types
 	ruff check .
+	ruff format --check .
+	mypy src stages
 
 .PHONY: benchmark
 benchmark: install  ## ours beside others' training and fid, ablations, growth, DVC's overhead (hours; after make run)
@@ -84,4 +90,4 @@ clean:  ## remove .venv/, scratch files and caches of tools; data/ and DVC's cac
 
 .PHONY: help
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
