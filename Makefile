@@ -85,7 +85,7 @@ audit: install  ## look the pinned versions up among known vulnerabilities (need
 
 .PHONY: clean
 clean:  ## remove .venv/, scratch files and caches of tools; data/ and DVC's cache stay
-	rm -rf $(VENV) .scratch .pytest_cache .ruff_cache
+	rm -rf $(VENV) .scratch .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -not -path './.dvc/*' -prune -exec rm -rf {} +
 
 .PHONY: help
