@@ -56,7 +56,7 @@ def serving(folder: str | Path = ".") -> Iterator[str]:
         env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
     )
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 900
         while not answers(f"http://localhost:{port}/_stcore/health"):
             if server.poll() is not None or time.monotonic() > end:
                 raise RuntimeError("the demo's server does not answer")
@@ -74,7 +74,7 @@ def answers(address: str) -> bool:
     """Whether a server on this machine answers. Goes around proxies, which are for others."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        opener.open(address, timeout=1).close()
+        opener.open(address, timeout=30).close()
     except OSError:
         return False
     return True
@@ -88,7 +88,7 @@ def first_images(browser: Browser) -> tuple[float, float]:
             page = browser.new_page()
             started = time.perf_counter()
             page.goto(address)
-            page.wait_for_selector(IMAGE, timeout=60_000)
+            page.wait_for_selector(IMAGE, timeout=900_000)
             seconds.append(time.perf_counter() - started)
             page.close()
     return seconds[0], seconds[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -131,13 +132,19 @@ def run(
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=3600,
     )
     if check and done.returncode:
         raise AssertionError(
             f"{' '.join(command)} exited {done.returncode}:\n{done.stdout}\n{done.stderr}"
         )
     return done
+
+
+def wait_for_checkpoint(folder: Path, training: subprocess.Popen) -> None:
+    """Return once `training` has saved a checkpoint in `folder`, or has ended."""
+    while not list(folder.glob(".scratch/train/*.pt")) and training.poll() is None:
+        time.sleep(0.02)
 
 
 def clone_into(folder: Path) -> Path:

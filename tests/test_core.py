@@ -86,7 +86,7 @@ def test_a_copy_of_the_folder_works_alone_under_another_name(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=3600,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "sa-solver"]

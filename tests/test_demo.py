@@ -47,7 +47,7 @@ def computed(monkeypatch):
 
 
 def start() -> AppTest:
-    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=900).run()
     assert not page.exception and not page.error
     return page
 
@@ -219,7 +219,7 @@ def test_two_models_are_compared_by_the_names_of_their_files(folder, computed):
 
 
 def test_the_last_used_trajectories_are_kept_up_to_a_size(folder, computed):
-    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60)
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=900)
     page.session_state[KEPT] = {"old": BIG, "newer": BIG}
     page.run()
     assert len(page.session_state[KEPT]) == 2
@@ -231,14 +231,14 @@ def test_the_last_used_trajectories_are_kept_up_to_a_size(folder, computed):
 
 def test_without_a_model_the_page_says_how_to_get_one(folder):
     (folder / "models" / "model.safetensors").unlink()
-    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=900).run()
     assert not page.exception and "make run" in page.info[0].value
     assert "dvc pull models/model.safetensors" in page.info[0].value
 
 
 def test_a_damaged_model_is_named(folder):
     (folder / "models" / "model.safetensors").write_bytes(b"damaged")
-    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=60).run()
+    page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=900).run()
     assert not page.exception
     assert "models/model.safetensors: damaged" in page.error[0].value
 
