@@ -1,13 +1,13 @@
-"""The library: from an archive of images to a trained, measured and drawn diffusion model.
+"""The library: from an archive of images to a trained model, its images and their scores.
 
 A folder imports only from those above it in this list. `src/` takes paths as arguments and never
 calls DVC.
 
-    common/         data sets, files, errors, randomness, devices, processes
-    diffusion/      schedules, U-Net, denoiser, samplers: torch alone, to be read or copied out
-    (files here)    archives, classifier, drawing, PNGs, model files, parameters, provenance
-    training/       the trainer, its optimiser, checkpoints
-    measure/        distances and scores of generated images, bits per dimension
-    show/           the figures and the page of the report
-    demo/           what visitors of the demo may ask for, and its trajectories
+    common/         data sets, files, errors, randomness, devices, processes;
+    diffusion/      schedules, U-Net, denoiser, samplers; imports only torch, so you can copy it;
+    (files here)    archives, classifier, drawing, PNGs, model files, parameters, provenance;
+    training/       the trainer, its optimiser, checkpoints;
+    measure/        distances and scores of generated images, bits per dimension;
+    show/           the figures and the page of the report;
+    demo/           the requests that the demo accepts, and its trajectories.
 """

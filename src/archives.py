@@ -1,7 +1,7 @@
-"""Archives in, arrays out: MNIST's IDX files, or a zip of PNGs. Archives are not trusted.
+"""Read archives as arrays: MNIST's IDX files, or a zip of PNGs. Archives are not trusted.
 
-The pixels never lie in memory all at once: the arrays are mapped from unnamed files. Knows nothing
-of the origin of archives (tools/get_data.py) or of the use of the arrays.
+The pixels are never in memory all at once: they go to unnamed files, which the arrays map.
+tools/get_data.py fetches the archives.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ MAX_MEMBERS = 2_000_000
 MAX_MEMBER_BYTES = 16 * 2**20
 MAX_TOTAL_BYTES = 8 * 2**30
 MAX_IDX_BYTES = 4 * 2**30
-# Bytes of pixels per byte of the archive, beyond the first FREE_PIXELS. MNIST as PNGs has 3.
+# Most bytes of pixels per byte of the archive, after the first FREE_PIXELS. MNIST as PNGs has 3.
 MAX_PIXEL_RATIO = 500
 FREE_PIXELS = 128 * 2**20
-# Unpacked bytes per packed byte, beyond the first FREE_BYTES. MNIST's IDX files have 5.
+# Most unpacked bytes per packed byte, after the first FREE_BYTES. MNIST's IDX files have 5.
 MAX_RATIO = 200
 FREE_BYTES = 2**20
 CHUNK = 2**20
@@ -58,10 +58,11 @@ def read(
 ) -> Dataset:
     """Read the data set in `folder`: the four IDX files (.gz or not) or one .zip of PNGs.
 
-    The folder must hold nothing else. A zip has no test set: `seed` chooses the share `heldout` of
-    its images to hold out. The images are mapped from unnamed files in the folder `scratch`
-    (default: the system's folder for temporary files). Raises UserError, and SpoolError where
-    those files cannot be written.
+    The folder must hold nothing else. A zip has no test set, so a share `heldout` of its images is
+    held out; `seed` chooses them. The images are mapped from unnamed files in the folder `scratch`
+    (default: the system's folder for temporary files).
+
+    Raises UserError for all other contents, SpoolError if the unnamed files cannot be written.
     """
     folder = Path(folder)
     scratch = Path(scratch or tempfile.gettempdir())
@@ -81,7 +82,7 @@ def read(
 
 
 def _read_idx_files(folder: Path, scratch: Path) -> Dataset:
-    """The data set of the four IDX files."""
+    """Read the four IDX files. Raises UserError if they do not fit together."""
     arrays = {}
     for key, stem in IDX_FILES.items():
         path = folder / f"{stem}.gz" if (folder / f"{stem}.gz").exists() else folder / stem
@@ -93,7 +94,7 @@ def _read_idx_files(folder: Path, scratch: Path) -> Dataset:
     if images.shape[1:] != heldout_images.shape[1:]:
         raise UserError(
             f"{folder}/: training images are {images.shape[2:]}, "
-            f"test images {heldout_images.shape[2:]}"
+            f"test images {heldout_images.shape[2:]}; fetch the files again"
         )
     labels, heldout_labels = labels.long(), heldout_labels.long()
     if not set(heldout_labels.unique().tolist()) <= set(labels.unique().tolist()):
@@ -124,10 +125,11 @@ def _check_idx_part(folder: Path, images: Tensor, labels: Tensor) -> None:
 
 
 def read_idx(path: str | Path, dims: int, scratch: str | Path) -> Tensor:
-    """Read an IDX file of unsigned bytes, gzipped or not: uint8, with `dims` axes.
+    """Read an IDX file of unsigned bytes, gzipped or not, as uint8 with `dims` axes.
 
-    Format: yann.lecun.com/exdb/mnist. The bytes go to an unnamed file in the folder `scratch`.
-    Raises UserError for any other file, SpoolError if the unnamed file cannot be written.
+    The format is described at yann.lecun.com/exdb/mnist. The bytes go to an unnamed file in the
+    folder `scratch`. Raises UserError for any other file, SpoolError if the unnamed file cannot
+    be written.
     """
     path, spool = Path(path), Spool(scratch)
     received = 0
@@ -165,17 +167,17 @@ def read_idx(path: str | Path, dims: int, scratch: str | Path) -> Tensor:
 def _inflated(
     file: io.BufferedIOBase | IO[bytes], limit: int, name: str, packed: int
 ) -> Iterator[bytes]:
-    """Up to `limit` bytes, in chunks, of a file with `packed` bytes in its archive.
+    """Yield up to `limit` bytes of a file in chunks. The file has `packed` bytes in its archive.
 
-    Raises UserError that starts with `name` beyond MAX_RATIO times as many.
+    Raises UserError, starting with `name`, after FREE_BYTES + MAX_RATIO * `packed` bytes.
     """
     total = 0
     while chunk := file.read(min(CHUNK, limit - total)):
         total += len(chunk)
         if total > FREE_BYTES + MAX_RATIO * packed:
             raise UserError(
-                f"{name} unpacks to more than {MAX_RATIO} times its {packed} bytes, "
-                f"as no honest archive of images does; make or fetch the archive again"
+                f"{name} unpacks to more than {MAX_RATIO} times its {packed} bytes; "
+                f"make or fetch the archive again"
             )
         yield chunk
 
@@ -183,9 +185,9 @@ def _inflated(
 def read_zip(path: str | Path, heldout: float, seed: int, scratch: str | Path) -> Dataset:
     """Read the images of a zip in the order of their names. The pixels go to `scratch`.
 
-    There are labels if all images lie in folders 0, 1, 2 ... There are three channels if an image
-    has colour, else one, whatever mode the files have. Raises UserError naming the offending
-    member.
+    The folders 0, 1, 2 ... give the labels, if all images are in them. The arrays have three
+    channels if an image has colour, else one; the mode of the PNGs does not matter. Raises
+    UserError that names the wrong member.
     """
     path = Path(path)
     try:
@@ -196,7 +198,7 @@ def read_zip(path: str | Path, heldout: float, seed: int, scratch: str | Path) -
             parts = _decode(path, archive, members, held, Path(scratch))
     except (UserError, MemoryError, SpoolError):
         raise
-    except Exception as error:  # zipfile and the decompressors raise many kinds on damaged archives
+    except Exception as error:  # zipfile and zlib raise many types of errors for damaged archives
         raise UserError(
             f"{path}: cannot be read as a zip ({error}); make or fetch the archive again"
         ) from None
@@ -206,12 +208,12 @@ def read_zip(path: str | Path, heldout: float, seed: int, scratch: str | Path) -
 
 
 def _batches(images: Tensor) -> Iterator[Tensor]:
-    """Images (N, C, H, W), about a CHUNK at a time."""
+    """Yield images (N, C, H, W) in batches of about CHUNK bytes."""
     yield from images.split(max(1, CHUNK // images[0].numel()))
 
 
 def _in_order(parts: tuple[Tensor, Tensor], held: Tensor) -> Iterator[Tensor]:
-    """Images kept and held out (N, C, H, W), one at a time, in the order of the archive."""
+    """Yield the images of both parts, kept and held out, one at a time in the archive's order."""
     positions = [0, 0]
     for part in held.int().tolist():
         yield parts[part][positions[part]]
@@ -221,8 +223,8 @@ def _in_order(parts: tuple[Tensor, Tensor], held: Tensor) -> Iterator[Tensor]:
 def split(count: int, labels: Tensor | None, heldout: float, seed: int) -> Tensor:
     """Choose the images to hold out, (N,) bool: the share `heldout` of each class.
 
-    It never holds out all images of a class, and holds out at least 2 in all. Raises UserError if
-    there are too few images.
+    At least one image of each class stays for training, and at least 2 images are held out in all.
+    Raises UserError if there are too few images.
     """
     random = generator(seed, "heldout split")
     if labels is None:
@@ -239,16 +241,22 @@ def split(count: int, labels: Tensor | None, heldout: float, seed: int) -> Tenso
         held[position] = labels is None or (labels[~held] == labels[position]).sum() > 1
     if held.sum() < 2 or (~held).sum() < 2:
         raise UserError(
-            f"{count} images are too few to hold some out; "
-            f"at least two classes or folders need more than one image"
+            f"{count} images are too few to hold some out (expected at least 2 held out and 2 for "
+            f"training); add images to the classes, or lower unpack.heldout"
         )
     return held
 
 
 def _png_members(path: str | Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The images of the archive, sorted by name. Other members are refused or left out."""
+    """List the images of the archive, sorted by name. Folders and hidden files are skipped.
+
+    Raises UserError for any other member.
+    """
     if len(archive.infolist()) > MAX_MEMBERS:
-        raise UserError(f"{path}: {len(archive.infolist())} members, more than {MAX_MEMBERS}")
+        raise UserError(
+            f"{path}: {len(archive.infolist())} members, more than {MAX_MEMBERS}; "
+            f"make a smaller archive"
+        )
     members: dict[str, zipfile.ZipInfo] = {}
     total = 0
     for member in archive.infolist():
@@ -258,11 +266,11 @@ def _png_members(path: str | Path, archive: zipfile.ZipFile) -> list[zipfile.Zip
             continue
         if not name.lower().endswith(".png"):
             raise UserError(
-                f"{path}: member {name!r} is not a .png; the archive may hold PNG images only"
+                f"{path}: member {name!r} is not a .png; make an archive with PNG images only"
             )
         if name in members:
             raise UserError(f"{path}: member {name!r} appears twice; make the archive again")
-        # The announced size is enough: zipfile gives no more bytes of a member than that.
+        # Checking the size in the header is enough: zipfile reads no more bytes of a member.
         total += member.file_size
         if member.file_size > MAX_MEMBER_BYTES or total > MAX_TOTAL_BYTES:
             raise UserError(
@@ -271,7 +279,7 @@ def _png_members(path: str | Path, archive: zipfile.ZipFile) -> list[zipfile.Zip
             )
         members[name] = member
     if len(members) < 4:
-        raise UserError(f"{path}: expected at least 4 PNG images, found {len(members)}")
+        raise UserError(f"{path}: expected at least 4 PNG images, found {len(members)}; add some")
     return sorted(members.values(), key=lambda member: member.filename)
 
 
@@ -290,7 +298,10 @@ def _check_path(path: str | Path, member: zipfile.ZipInfo) -> None:
 
 
 def _labels(path: str | Path, names: list[str]) -> Tensor | None:
-    """Numbers of the class folders 0, 1, 2 ...; None if no image lies in a folder so named."""
+    """Labels (N,) int64 from the class folders 0, 1, 2 ...; None if no image is in such a folder.
+
+    Raises UserError if only some images are in class folders, or if a class has no folder.
+    """
     folders = [PurePosixPath(name).parent.name for name in names]
     numbered = [folder.isascii() and folder.isdigit() for folder in folders]
     if not any(numbered):
@@ -298,26 +309,25 @@ def _labels(path: str | Path, names: list[str]) -> Tensor | None:
     if not all(numbered):
         stray = names[numbered.index(False)]
         raise UserError(
-            f"{path}: {stray!r} lies outside the class folders that other images are in; "
-            f"use 0/ ... 9/ for all"
+            f"{path}: {stray!r} lies outside the class folders, but other images are in them; "
+            f"put all images into folders 0/, 1/, 2/ ..."
         )
-    labels = [int(folder[:9]) for folder in folders]  # longer numbers are refused below, as gaps
+    labels = [int(folder[:9]) for folder in folders]  # longer numbers fail below, as a gap
     if len(set(labels)) > MAX_CLASSES:
         raise UserError(
-            f"{path}: {len(set(labels))} class folders, more than {MAX_CLASSES}; "
-            f"put the images into fewer"
+            f"{path}: {len(set(labels))} class folders, more than {MAX_CLASSES}; use fewer folders"
         )
     missing = set(range(min(max(labels) + 1, len(labels) + 1))) - set(labels)
     if missing or max(labels) >= len(labels):
         raise UserError(
             f"{path}: class folders must count from 0 without a gap; "
-            f"found {max(labels)} but not {min(missing, default='?')}"
+            f"found folder {max(labels)} but not {min(missing, default='?')}"
         )
     return torch.tensor(labels)
 
 
 class _Pixels:
-    """Images kept and held out, on disk. They have one channel until an image has colour."""
+    """Collects images, kept and held out, on disk. They have one channel until one has colour."""
 
     def __init__(self, scratch: Path):
         self.scratch = scratch
@@ -327,7 +337,7 @@ class _Pixels:
         self.size: tuple[int, ...] = ()  # (H, W) of all images
 
     def add(self, image: Tensor, part: int) -> None:
-        """Take in an image (C, H, W) for `part` 0 (kept) or 1 (held out)."""
+        """Add an image (C, H, W) to `part` 0 (kept) or 1 (held out)."""
         self.size = tuple(image.shape[1:])
         if len(image) == 3 and self.channels == 1 and not (image == image[:1]).all():
             pairs = zip(self.spools, self.counts, strict=True)
@@ -345,7 +355,7 @@ class _Pixels:
         return coloured
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Images kept and held out: (N, C, H, W) uint8 each, at least one of both."""
+        """Images kept and held out: (N, C, H, W) uint8 each. Each part must have an image."""
         kept, heldout = (
             spool.tensor((count, self.channels, *self.size))
             for spool, count in zip(self.spools, self.counts, strict=True)
@@ -360,7 +370,7 @@ def _decode(
     held: Tensor,
     scratch: Path,
 ) -> tuple[Tensor, Tensor]:
-    """Images kept and held out: (N, C, H, W) uint8, with one channel if none has colour."""
+    """Decode the images, kept and held out: (N, C, H, W) uint8, one channel if none has colour."""
     pixels = _Pixels(scratch)
     side: int | None = None
     progress = tqdm(members, desc="unpack", unit="image")
@@ -376,7 +386,7 @@ def _decode(
         if image.shape[:2] != (side, side):
             raise UserError(
                 f"{name} is {image.shape[1]}x{image.shape[0]}, others are {side}x{side}; "
-                f"all images must be of one size"
+                f"make all images the same size"
             )
         pixels.add(image[None] if image.ndim == 2 else image.permute(2, 0, 1), part)
     return pixels.tensors()
@@ -387,15 +397,15 @@ def _check_pixels(path: Path, count: int, side: int) -> None:
     limit = min(MAX_TOTAL_BYTES, FREE_PIXELS + MAX_PIXEL_RATIO * path.stat().st_size)
     if count * side * side * 3 > limit:
         raise UserError(
-            f"{path}: {count} images of {side}x{side} are more than the {limit} bytes of "
-            f"pixels that are accepted of an archive of its size; make a smaller archive"
+            f"{path}: {count} images of {side}x{side} take more than the {limit} bytes of pixels "
+            f"that an archive of this size may hold; make a smaller archive"
         )
 
 
 def decode_png(raw: bytes | bytearray, name: str) -> np.ndarray:
     """Decode an 8-bit greyscale or RGB PNG: (H, W) or (H, W, 3) uint8.
 
-    Raises UserError that starts with `name`.
+    Raises UserError, starting with `name`, for any other file.
     """
     try:
         with warnings.catch_warnings():
@@ -409,12 +419,12 @@ def decode_png(raw: bytes | bytearray, name: str) -> np.ndarray:
                 if max(image.size) > MAX_SIDE:
                     raise UserError(
                         f"{name} is {image.width}x{image.height}; "
-                        f"at most {MAX_SIDE} a side is accepted"
+                        f"at most {MAX_SIDE} pixels a side are accepted"
                     )
                 return np.array(image)
     except UserError:
         raise
-    except Exception as error:  # Pillow raises many kinds on damaged files
+    except Exception as error:  # Pillow raises many types of errors for damaged files
         raise UserError(f"{name} is not a whole PNG ({type(error).__name__}: {error})") from None
 
 
@@ -422,5 +432,5 @@ def _check_size(path: str | Path, height: int, width: int) -> None:
     """Raises UserError unless images of this size fit the network."""
     if height != width or height % 4:
         raise UserError(
-            f"{path}: images are {width}x{height}; expected square ones with a side divisible by 4"
+            f"{path}: images are {width}x{height}; expected square images, side divisible by 4"
         )

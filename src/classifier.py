@@ -1,8 +1,7 @@
-"""The measuring instrument behind fd_digits: a small convolutional classifier.
+"""The classifier, a small convolutional network. fd_digits is measured in its features.
 
-Here are its network, its training and its features. Without labels it learns to tell four
-rotations of each image apart (Gidaris et al. 2018), so that there are features to measure with.
-Its `pretext` says so.
+Without labels it learns to recognise four rotations of each image (Gidaris et al. 2018), so that
+there are features to measure with. `pretext` says whether it learned labels or rotations.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ FEATURES = 128
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Shape of the network, and what it learns: labels, or four rotations."""
+    """The settings of the network, and its task: labels, or four rotations."""
 
     image_size: int
     image_channels: int
@@ -71,7 +70,8 @@ class Classifier(nn.Module):
 def _pretext_batch(images: Tensor, labels: Tensor | None, chosen: Tensor) -> tuple[Tensor, Tensor]:
     """The `chosen` images as floats, and the classes to learn.
 
-    Those are the labels; without labels they are the four rotations of each image.
+    The classes are the labels. Without labels, each image appears in four rotations, which are
+    the classes.
     """
     x = to_float(images[chosen])
     if labels is not None:
@@ -83,9 +83,9 @@ def _pretext_batch(images: Tensor, labels: Tensor | None, chosen: Tensor) -> tup
 def train(
     images: Tensor, labels: Tensor | None, settings: Settings, device: torch.device | str
 ) -> Iterator[tuple[Classifier, float]]:
-    """Train on uint8 images (N, C, H, W); yield the classifier and the loss after each step.
+    """Train on uint8 images (N, C, H, W). Yields the classifier and the loss after each step.
 
-    AdamW with a one-cycle learning rate (Smith and Topin 2019). All randomness follows from
+    Uses AdamW with a one-cycle learning rate (Smith and Topin 2019). All randomness depends on
     settings.seed. Raises UserError if the loss is not finite.
     """
     steps = total_steps(len(images), settings)
@@ -109,7 +109,7 @@ def train(
 
 
 def _untrained(images: Tensor, labels: Tensor | None, settings: Settings) -> Classifier:
-    """A classifier for such images, with weights that follow from settings.seed."""
+    """A new classifier for such images. settings.seed determines its weights."""
     config = ClassifierConfig(
         image_size=images.shape[-1],
         image_channels=images.shape[1],
@@ -123,14 +123,14 @@ def _untrained(images: Tensor, labels: Tensor | None, settings: Settings) -> Cla
 
 
 def _batches(count: int, settings: Settings) -> Iterator[Tensor]:
-    """Positions of the images of each step, in an order of its own for each epoch."""
+    """Yield the positions of the images for each step. Each epoch has its own random order."""
     for epoch in range(settings.epochs):
         random = generator(settings.seed, "classifier epoch", epoch)
         yield from torch.randperm(count, generator=random).split(settings.batch_size)
 
 
 def _loss(model: Classifier, x: Tensor, y: Tensor, seed: int) -> Tensor:
-    """Cross entropy of images and classes, with the dropout that follows from `seed`."""
+    """Cross entropy for images x and classes y. `seed` determines the dropout."""
     device = next(model.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -145,7 +145,10 @@ def fit(
     device: torch.device | str,
     what: str = "classifier",
 ) -> Classifier:
-    """The classifier that `train` ends with, in evaluation mode; `what` names the progress bar."""
+    """Train to the end and return the classifier, in evaluation mode.
+
+    `what` is the text of the progress bar.
+    """
     bar = tqdm(
         train(images, labels, settings, device),
         desc=what,
@@ -158,7 +161,7 @@ def fit(
 
 
 def total_steps(count: int, settings: Settings) -> int:
-    """Optimiser steps that `train` takes for `count` images."""
+    """Number of optimiser steps that `train` takes for `count` images."""
     return settings.epochs * -(-count // settings.batch_size)
 
 
@@ -168,7 +171,7 @@ def accuracy(
 ) -> float:
     """Share of uint8 images (N, C, H, W) recognised as their label; in [0, 1].
 
-    Without labels: share of their rotations that are recognised.
+    Without labels: share of their rotations recognised.
     """
     model.eval()
     device = next(model.parameters()).device
@@ -188,7 +191,7 @@ def features(model: Classifier, images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def feature_batches(model: Classifier, images: Tensor, batch_size: int = 1000) -> Iterator[Tensor]:
-    """The same features, a batch (B, 128) at a time."""
+    """Yield the result of `features` in batches (B, 128)."""
     model.eval()
     device = next(model.parameters()).device
     for batch in images.split(batch_size):
@@ -196,9 +199,9 @@ def feature_batches(model: Classifier, images: Tensor, batch_size: int = 1000) -
 
 
 def recognised(model: Classifier, features: Tensor, labels: Tensor | None) -> float | None:
-    """Share of images, by their features (N, 128), recognised as their `labels` (N,); in [0, 1].
+    """Share of images recognised as their `labels` (N,), from `features` (N, 128); in [0, 1].
 
-    None without labels, or where the classifier was trained without them.
+    None without labels, or if the classifier was trained without labels.
     """
     if labels is None or model.config.pretext != "labels":
         return None
@@ -221,7 +224,7 @@ def save(model: Classifier, path: str | Path, about: dict) -> None:
 def load(path: str | Path) -> tuple[Classifier, dict]:
     """Read the classifier, in evaluation mode on the CPU, and `about`.
 
-    Raises UserError if the file is missing or damaged, OSError if the system refuses it.
+    Raises UserError if the file is missing or damaged, OSError if the system cannot read it.
     """
     header, weights = artifact.load(
         path, "classifier", remedy="`dvc pull` fetches it, `dvc repro classifier` makes it"
@@ -241,6 +244,6 @@ def load(path: str | Path) -> tuple[Classifier, dict]:
         ArithmeticError,
     ) as error:
         raise UserError(
-            f"{path}: its weights do not fit its configuration ({error}); train anew"
+            f"{path}: its weights do not fit its configuration ({error}); train again"
         ) from None
     return model.eval().requires_grad_(False), about

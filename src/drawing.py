@@ -1,4 +1,4 @@
-"""Many images from one model: their noise, their classes, and batches of them."""
+"""Draw many images from one model: choose their classes and their noise, and draw batches."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def fitted(sampler: Sampler, denoiser: Denoiser) -> Sampler:
 def steps(
     denoiser: Denoiser, sampler: Sampler, seed: int, numbers: range, labels: Tensor | None
 ) -> Iterator[Step]:
-    """The steps from noise of the images with these `numbers`, counted from 1.
+    """The sampler's steps for the images with these `numbers`, counted from 1.
 
-    `labels` (count,) int64 are those of all images, or None. Raises UserError for classes that the
-    model does not have, for too few labels, for class guidance without labels, and for settings
-    that the model was not trained for.
+    `labels` (count,) int64 has the classes of all images, or is None. Raises UserError if there
+    are too few labels, or none for class guidance. Raises it also if the model lacks these classes
+    or was not trained for the sampler.
     """
     unet, device = denoiser.config.unet, next(denoiser.parameters()).device
     shape = (unet.image_channels, unet.image_size, unet.image_size)
@@ -58,15 +58,16 @@ def steps(
 
 @dataclass(frozen=True)
 class Batch:
-    """Finished images, uint8 (B, C, H, W), the first of which has the number `first`."""
+    """Finished images, uint8 (B, C, H, W), numbered from `first`."""
 
     first: int
     images: Tensor
-    trajectory: Tensor | None  # uint8 (steps + 1, K, C, H, W): x_t of the first K, then the image
+    # uint8 (steps + 1, K, C, H, W): x_t of the first K images at each step, then their x0.
+    trajectory: Tensor | None
 
 
 def parts(count: int, batch_size: int) -> list[range]:
-    """Numbers of images, from 1 to `count`, in batches."""
+    """Split the image numbers 1 to `count` into batches."""
     starts = range(1, count + 1, batch_size)
     return [range(start, min(start + batch_size, count + 1)) for start in starts]
 
@@ -79,11 +80,11 @@ def batches(
     parts: list[range],
     trajectories: int = 0,
 ) -> Iterator[Batch]:
-    """Images with the numbers in `parts`, a batch for each.
+    """Draw a batch of images for each range of image numbers in `parts`.
 
-    The trajectory is kept of images 1 to `trajectories`. On CPUs each core draws batches of its
-    own: small feature maps are too little work to share, and no image depends on the number of
-    cores.
+    Images 1 to `trajectories` keep their trajectories. On CPUs each core draws whole batches: the
+    work on small feature maps is too little to share among cores. So no image depends on the
+    number of cores.
     """
     stopped = Event()
 
@@ -107,12 +108,12 @@ def batches(
         with ThreadPool(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
                 yield from pool.imap(finish, parts)
-            finally:  # threads that still compute when Python ends would abort it
+            finally:  # Python aborts if threads still compute when it ends
                 stopped.set()
                 pool.close()
                 pool.join()
     finally:
-        torch.set_num_threads(cores)  # a part of that setting is one for all threads
+        torch.set_num_threads(cores)  # a part of the pool's setting holds for all threads
 
 
 def draw(
@@ -123,18 +124,19 @@ def draw(
     labels: Tensor | None,
     batch_size: int = 250,
 ) -> Tensor:
-    """The finished images 1 to `count`: uint8 (count, C, H, W)."""
+    """Draw the images 1 to `count`: uint8 (count, C, H, W)."""
     drawn = batches(denoiser, sampler, seed, labels, parts(count, batch_size))
     return torch.cat([batch.images for batch in drawn])
 
 
 def draw_classes(counts: list[int], seed: int, numbers: range) -> Tensor:
-    """A class for each image, as often as `counts` say: (B,) int64, following from (seed, k).
+    """Choose a class for each of the images `numbers`, in proportion to `counts`: (B,) int64.
 
-    Classes are spread evenly, not drawn one by one. Multiples of the golden ratio, from a random
-    start, fill [0, 1) evenly however many are taken (Kuipers and Niederreiter 1974, "Uniform
-    Distribution of Sequences", section 2.3), and each class has its share of [0, 1). So each share
-    is right to a few images, where chance would be wrong by about the root of their number.
+    The class of image k depends only on (counts, seed, k). Each class owns its share of [0, 1).
+    Image k has the class that owns the point (start + k (sqrt(5) - 1) / 2) mod 1, with a random
+    start. Multiples of the golden ratio fill [0, 1) evenly for any number of images (Kuipers and
+    Niederreiter 1974, "Uniform Distribution of Sequences", section 2.3). So the number of images of
+    each class is right to within a few. Independent choices would miss it by about its square root.
     """
     start = torch.rand((), dtype=torch.float64, generator=generator(seed, "class"))
     points = (start + torch.tensor(numbers, dtype=torch.float64) * (math.sqrt(5) - 1) / 2) % 1
@@ -145,9 +147,9 @@ def draw_classes(counts: list[int], seed: int, numbers: range) -> Tensor:
 def choose_labels(
     classes: list[int] | None, counts: list[int], seed: int, count: int
 ) -> Tensor | None:
-    """The class of each image, (count,) int64: `classes` over and over, or as often as `counts`.
+    """The class of each image, (count,) int64: `classes` repeated, else in proportion to `counts`.
 
-    `counts` are the images of each class in the training data. Returns None for a model without
+    `counts` has the number of training images of each class. Returns None for a model without
     classes (no `counts`). Raises UserError for classes that the model does not have.
     """
     if not counts:

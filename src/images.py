@@ -21,7 +21,7 @@ def file_name(number: int) -> str:
 
 
 class PixelDigest:
-    """A digest of a sequence of images, by their pixels.
+    """The digest of a sequence of images, computed from their pixels.
 
     Grey images and their RGB PNGs have the same digest.
     """
@@ -32,14 +32,14 @@ class PixelDigest:
             self.add(images)
 
     def add(self, images: Tensor) -> None:
-        """Take in uint8 images (B, C, H, W), C 1 or 3."""
+        """Add uint8 images (B, C, H, W), C 1 or 3."""
         self.each += [
             hashlib.sha256(image.tobytes()).hexdigest()
             for image in images.expand(-1, 3, -1, -1).contiguous().numpy()
         ]
 
     def hex(self) -> str:
-        """First 12 hex digits of the sha256 of all images' sha256."""
+        """First 12 hex digits of the sha256 over the images' own sha256 digests."""
         return hashlib.sha256("".join(self.each).encode()).hexdigest()[:12]
 
 
@@ -57,8 +57,8 @@ def stream(
 ) -> Iterator[Tensor]:
     """Yield the `count` images of `folder` in order, in batches: (B, 3, H, W) uint8.
 
-    Raises UserError unless the folder holds exactly 00001.png to `count`, each RGB. All must have
-    the same size, and the side `side` if given.
+    Raises UserError unless the folder holds exactly the images 00001.png to `count`, all RGB and
+    of one size. If `side` is given, they must be `side` pixels high and wide.
     """
     folder = Path(folder)
     expected = [file_name(number) for number in range(1, count + 1)]
@@ -68,7 +68,7 @@ def stream(
             f"{folder}/: expected exactly {file_name(1)} to {file_name(count)}, "
             f"found {len(present)} entries; "
             f"first {'unexpected' if odd[0] in present else 'missing'}: {odd[0]}; "
-            f"`dvc repro --force sample` makes it anew"
+            f"`dvc repro --force sample` makes it again"
         )
     shape = torch.Size((3, side, side)) if side else None
     batch: list[Tensor] = []
@@ -83,7 +83,7 @@ def stream(
 def salvage(folder: str | Path, numbers: range) -> Tensor | None:
     """Read the images with these numbers: (B, 3, H, W) uint8.
 
-    None if one is missing or damaged, as after an interrupted `write`.
+    Returns None if one is missing or damaged, for example after an interrupted `write`.
     """
     try:
         return torch.stack([_read(Path(folder) / file_name(number)) for number in numbers])
@@ -92,20 +92,20 @@ def salvage(folder: str | Path, numbers: range) -> Tensor | None:
 
 
 def _read(path: Path, shape: torch.Size | None = None) -> Tensor:
-    """One RGB PNG: (3, H, W) uint8. Raises UserError for other files and other shapes."""
+    """Read one RGB PNG: (3, H, W) uint8. Raises UserError for other files and other shapes."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
             pixels, mode = np.array(image), image.mode
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
-            f"{path}: not a whole PNG ({error}); `dvc repro --force sample` makes it anew"
+            f"{path}: not a whole PNG ({error}); `dvc repro --force sample` makes it again"
         ) from None
     size = pixels.shape[:2]
     expected = tuple(shape[1:]) if shape else size
     if mode != "RGB" or size != expected:
         raise UserError(
             f"{path}: expected RGB of {expected}, found {mode} of {size}; "
-            f"`dvc repro --force sample` makes it anew"
+            f"`dvc repro --force sample` makes it again"
         )
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
@@ -113,9 +113,9 @@ def _read(path: Path, shape: torch.Size | None = None) -> Tensor:
 def read(
     folder: str | Path, count: int, side: int | None = None, pixels: str | None = None
 ) -> Tensor:
-    """Read all at once what `stream` yields: (count, 3, H, W) uint8.
+    """Read the `count` images of `folder`: (count, 3, H, W) uint8.
 
-    Raises UserError as `stream` does, and if `pixels` is given but is not the images' digest.
+    Raises UserError as `stream` does. If `pixels` is given, it must be the images' digest.
     """
     batches = []
     digest = PixelDigest()
@@ -128,9 +128,9 @@ def read(
 
 
 def check(folder: str | Path, digest: PixelDigest, expected: str) -> None:
-    """Raises UserError unless `digest`, of the images in `folder`, is that of the drawn ones."""
+    """Raises UserError unless `digest`, from the images in `folder`, has the hex `expected`."""
     if digest.hex() != expected:
         raise UserError(
-            f"{folder}/: its pixels ({digest.hex()}) are not those that were drawn ({expected}); "
-            f"`dvc repro --force sample` draws them anew"
+            f"{folder}/: its pixels are not the drawn ones (found digest {digest.hex()}, "
+            f"expected {expected}); `dvc repro --force sample` draws them again"
         )

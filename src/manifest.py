@@ -11,7 +11,7 @@ from .common.errors import UserError
 from .diffusion.samplers import Sampler
 from .params import Sample
 
-REMEDY = "`dvc repro` makes it anew"
+REMEDY = "`dvc repro` makes it again"
 SAMPLER_KEYS = tuple(field.name for field in fields(Sampler))
 KEYS = (
     "dataset",
@@ -35,7 +35,7 @@ KEYS = (
 
 @dataclass(frozen=True)
 class Manifest:
-    """What the stage `sample` says about its images. Counts and classes as in params.yaml."""
+    """The stage `sample` writes this record about its images."""
 
     dataset: str
     dataset_fingerprint: str
@@ -55,13 +55,13 @@ class Manifest:
     labels: list[int] | None  # the class of each image
 
     def save(self, path: str | Path) -> None:
-        """Write JSON, the sampler's fields among the others."""
+        """Write JSON. The sampler's fields are keys next to the others."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values |= asdict(self.sampler)
         reports.write_json(path, artifact.versioned({key: values[key] for key in KEYS}))
 
     def sampler_text(self) -> str:
-        """The sampler in a line, for figures."""
+        """The sampler's settings in one line, for figures."""
         s = self.sampler
         text = f"{s.method}, {s.steps} steps, {s.spacing}, eta {s.eta:g}, {self.schedule} schedule"
         for name in ("guidance", "autoguidance"):
@@ -72,7 +72,7 @@ class Manifest:
 
 
 def load(path: str | Path) -> Manifest:
-    """The manifest in a file. Raises UserError for anything else."""
+    """Read a manifest. Raises UserError if the file is missing or is no valid manifest."""
     raw = provenance.read(path, KEYS)
     artifact.check_version(raw, path, REMEDY)
     labels, count = raw["labels"], raw["count"]
@@ -85,7 +85,7 @@ def load(path: str | Path) -> Manifest:
         lists = {key: tuple(value) for key, value in settings.items() if isinstance(value, list)}
         sampler = Sampler(**settings | lists)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: no sampler of ours ({error}); {REMEDY}") from None
+        raise UserError(f"{path}: invalid sampler ({error}); {REMEDY}") from None
     names = {field.name for field in fields(Manifest)} - {"sampler"}
     return Manifest(sampler=sampler, **{name: raw[name] for name in names})
 
@@ -93,17 +93,17 @@ def load(path: str | Path) -> Manifest:
 def check_settings(manifest: Manifest, settings: Sample) -> None:
     """Raises UserError that names the key, unless the images were drawn with these settings."""
     wanted = settings.sampler
-    if not manifest.classes:  # nothing to guide by
+    if not manifest.classes:  # guidance has no effect
         wanted = replace(wanted, guidance=manifest.sampler.guidance)
-    remedy = "`dvc repro` draws as params.yaml says"
-    others = {
+    pairs = {
+        name: (getattr(manifest.sampler, name), value) for name, value in asdict(wanted).items()
+    }
+    pairs |= {
         "seed": (manifest.seed, settings.seed),
         "count": (manifest.count, settings.count),
         "classes": (manifest.asked_classes, settings.classes),
         "precision": (manifest.asked_precision, settings.precision),
     }
-    found, expected = asdict(manifest.sampler), asdict(wanted)
-    for key, pair in {name: (found[name], expected[name]) for name in found}.items():
-        provenance.expect(f"generated_images/, sample.{key}", *pair, remedy)
-    for key, pair in others.items():
-        provenance.expect(f"generated_images/, sample.{key}", *pair, remedy)
+    remedy = "`dvc repro` draws with the settings of params.yaml"
+    for key, (found, expected) in pairs.items():
+        provenance.expect(f"generated_images/, sample.{key}", found, expected, remedy)

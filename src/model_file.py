@@ -21,7 +21,7 @@ REMEDY = "`dvc pull` fetches it, `dvc repro train` makes it"
 
 
 def save(denoiser: Denoiser, path: str | Path, about: dict) -> None:
-    """Write weights, with the guide's, configuration and `about` to one file.
+    """Write the weights (the guide's too), the configuration and `about` to one file.
 
     `about` has JSON values: data set, class counts, held-out loss ...
     """
@@ -30,9 +30,9 @@ def save(denoiser: Denoiser, path: str | Path, about: dict) -> None:
 
 
 def load(path: str | Path) -> tuple[Denoiser, dict]:
-    """The denoiser, in evaluation mode on the CPU, and `about`.
+    """Read the denoiser, in evaluation mode on the CPU, and `about`.
 
-    Raises UserError if the file is missing or damaged, OSError if the system refuses it.
+    Raises UserError if the file is missing or damaged, OSError if the system cannot read it.
     """
     header, weights = artifact.load(path, KIND, REMEDY)
     try:
@@ -57,38 +57,44 @@ def load(path: str | Path) -> tuple[Denoiser, dict]:
         ArithmeticError,
     ) as error:
         raise UserError(
-            f"{path}: its weights do not fit its configuration ({error}); train anew"
+            f"{path}: its weights do not fit its configuration ({error}); train again"
         ) from None
     return denoiser.eval().requires_grad_(False), about
 
 
 def _config(raw: dict, weights: int) -> DenoiserConfig:
-    """The configuration in a header, in a file of so many weights. Raises ValueError and others."""
+    """Read the configuration in a header. `weights` is the number of tensors in the file.
+
+    Raises ValueError or another exception that `load` handles, if it is invalid.
+    """
     lists = {key: tuple(value) for key, value in raw["unet"].items() if isinstance(value, list)}
     unet = UNetConfig(**raw["unet"] | lists)
     if not 1 <= unet.image_size <= MAX_SIDE:
-        raise ValueError(f"images of side {unet.image_size}")
+        raise ValueError(f"image_size: expected 1 to {MAX_SIDE}, got {unet.image_size}")
     if len(unet.multipliers) * unet.res_blocks > weights:
         levels = len(unet.multipliers)
         raise ValueError(
-            f"{unet.res_blocks} blocks on each of {levels} levels, but {weights} weights"
+            f"{unet.res_blocks} blocks on each of {levels} levels, but only {weights} weights"
         )
     schedule = ScheduleConfig(**raw["schedule"])
     return DenoiserConfig(unet, schedule, raw["prediction"], raw["label_dropout"])
 
 
 def _check_class_counts(counts: list, classes: int) -> None:
-    """Raises ValueError unless these are images per class of a model with so many classes."""
+    """Raises ValueError unless `counts` is empty or has a number of images for each class."""
     wrong = any(type(count) is not int or count < 0 for count in counts)
     wrong = wrong or bool(counts and not any(counts))
     if wrong or (counts and classes not in (0, len(counts))):
-        raise ValueError(f"class_counts {str(counts)[:100]} of {classes} classes")
+        raise ValueError(
+            f"class_counts: expected one count for each of {classes} classes, "
+            f"got {str(counts)[:100]}"
+        )
 
 
 def open_model(
     path: str | Path, precision: Literal["auto", "float32", "bfloat16"]
 ) -> tuple[Denoiser, dict]:
-    """The denoiser of a file on the best device, ready to draw in `precision`, and `about`."""
+    """Read the denoiser, move it to the best device and set its precision. Also returns `about`."""
     denoiser, about = load(path)
     denoiser = denoiser.to(device.best())
     denoiser.precision = device.precision(precision, device.best())

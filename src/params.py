@@ -1,6 +1,6 @@
 """Typed, validated parameters: params.yaml in, frozen objects out.
 
-Does not know which stage reads what. It checks values and computes none, so no stage declares it.
+This file only checks values. No result depends on it, so no stage declares it as a dependency.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from .diffusion.samplers import FIXED_ETA, Sampler
 from .diffusion.samplers import Interval as IntervalHint
 from .diffusion.schedule import MAX_TIMESTEPS, Schedule, ScheduleConfig, ScheduleName
 
-MAX_SHOWN = 500  # characters of a value in a message: a few bytes of YAML can be very large
+MAX_SHOWN = 500  # characters of a value in a message; a short YAML file can have huge values
 
 
 def _read_exponent(value: object) -> object:
-    """PyYAML follows YAML 1.1, where 1e-05 is a string; DVC writes small numbers like that."""
+    """Read 1e-05 as a float. DVC writes such numbers, but in YAML 1.1 (PyYAML) they are strings."""
     if isinstance(value, str):
         try:
             return float(value)
@@ -59,7 +59,7 @@ Positive = Annotated[Float, Field(gt=0)]
 NotNegative = Annotated[Float, Field(ge=0)]
 Fraction = Annotated[Float, Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
-Few = Annotated[int, Field(ge=1, le=4096)]  # where more would only fill the memory
+Few = Annotated[int, Field(ge=1, le=4096)]  # more would only fill the memory
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Interval = Annotated[tuple[Float, Float], BeforeValidator(_read_pair), AfterValidator(_ascending)]
@@ -67,9 +67,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class Section(BaseModel):
-    """All keys are required, typed strictly, and no others are accepted.
+    """A section of params.yaml. All keys are required and have strict types; others are errors.
 
-    So params.yaml is the one place of defaults.
+    So every default is in params.yaml, and nowhere else.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -135,7 +135,7 @@ _SAMPLER_FIELDS: dict[str, Any] = {
 
 
 class _MakesSampler(Section):
-    """The base of sections that have the fields of a Sampler, checked by the Sampler itself."""
+    """Base of the sections that have the fields of a Sampler. The Sampler checks their values."""
 
     @property
     def sampler(self) -> Sampler:
@@ -147,7 +147,7 @@ class _MakesSampler(Section):
         return self
 
 
-# The fields of a Sampler as keys, so that a new one needs no second definition here.
+# The keys are the fields of Sampler, so a new field needs no second definition here.
 SamplerFields: Any = create_model(
     "SamplerFields",
     __base__=_MakesSampler,
@@ -187,7 +187,7 @@ class Spread(Section):
 
 
 def _parse_sampler(name: str) -> tuple[Any, Any, float]:
-    """(method, spacing, eta) of a name such as "sa-solver logsnr 1". Raises ValueError."""
+    """Split a name such as "sa-solver logsnr 1" into (method, spacing, eta). Raises ValueError."""
     match = re.fullmatch(r"(\S+) (\S+)( \d+(\.\d+)?)?", name)
     if not match:
         raise ValueError(
@@ -217,7 +217,7 @@ class Sweep(Section):
     seed: Seed
 
     def sampler(self, name: str, steps: int) -> Sampler:
-        """The sampler of this name (one of `samplers`) at so many steps."""
+        """The sampler with this name (one of `samplers`) and this number of steps."""
         method, spacing, eta = _parse_sampler(name)
         return Sampler(
             method,
@@ -237,7 +237,7 @@ class Bound(Section):
 
 
 class Figures(Section):
-    process_images: Annotated[int, Field(ge=1, le=16)]  # of so many the trajectory is kept
+    process_images: Annotated[int, Field(ge=1, le=16)]  # `sample` keeps 16 trajectories
     process_steps: Annotated[int, Field(ge=2, le=100)]
     grid_per_class: Annotated[int, Field(ge=1, le=100)]
     dpi: Annotated[int, Field(ge=30, le=1200)]
@@ -302,7 +302,7 @@ class Params(Section):
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Rejects aliases: with them a few bytes can unfold to any amount of memory."""
+    """Rejects aliases, because with them a few bytes can expand to any size."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -312,9 +312,9 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def load(path: str | Path = "params.yaml") -> Params:
-    """All parameters, checked as a whole: a mistake in `sample` is found before hours of `train`.
+    """Read and check all parameters at once, so a mistake in `sample` shows before `train` runs.
 
-    Raises UserError that names the file and each offending key.
+    Raises UserError that names the file and every wrong key.
     """
     path = Path(path)
     try:
@@ -327,7 +327,7 @@ def load(path: str | Path = "params.yaml") -> Params:
         ) from None
     except (
         yaml.YAMLError,
-        ValueError,  # this one and those below: odd numbers, dates and nesting
+        ValueError,  # this and the next ones: invalid numbers and dates, deep nesting
         LookupError,
         AttributeError,
         ArithmeticError,
@@ -344,7 +344,7 @@ def load(path: str | Path = "params.yaml") -> Params:
 
 
 def explain(problem: dict) -> str:
-    """One line for one of pydantic's errors."""
+    """Describe one of pydantic's errors in one line."""
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         return f"{key}: unknown key; remove it or correct its spelling"
@@ -352,12 +352,12 @@ def explain(problem: dict) -> str:
         return f"{key}: missing; `git diff params.yaml` shows what was there"
     if problem["type"] == "value_error":
         text = str(problem["ctx"]["error"])
-        if re.match(r"[a-z_]+: ", text):  # it names its key
+        if re.match(r"[a-z_]+: ", text):  # the text starts with its key
             return f"{key}.{text}" if key else text
         return f"{key}: {text}" if key else text
     try:
         value = reprlib.repr(problem["input"])
     except ValueError:  # Python does not write out numbers of more than 4,300 digits
-        value = "a number of thousands of digits"
+        value = "a number with thousands of digits"
     message = problem["msg"]
     return f"{key}: {message[0].lower()}{message[1:]}; found {value[:MAX_SHOWN]}"

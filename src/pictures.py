@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def tile(images: Tensor, columns: int, scale: int = 1) -> Image.Image:
-    """uint8 images (N, C, H, W) row by row; each pixel becomes scale x scale, never smoothed."""
+    """Tile uint8 images (N, C, H, W) row by row. Each pixel becomes `scale` x `scale` pixels."""
     N, C, H, W = images.shape
     rows = -(-N // columns)
     canvas = torch.zeros(rows * columns, C, H, W, dtype=torch.uint8)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .common.files import replacing
 
-# Inches: the widths of a column and of the text in a paper of two columns.
+# Widths in inches of one column and of the whole text in a two-column paper.
 COLUMN, PAGE = 3.4, 7.0
 BLUE, ORANGE = "#2f5d8a", "#d9822b"
 COLOURS = (BLUE, ORANGE, "#4f8a4b", "#9b4f8a", "#7a7a7a", "#b8a12f")
@@ -38,14 +38,14 @@ plt.rcParams.update(
 
 
 def save(figure: Figure, path: str | Path, dpi: int) -> None:
-    """Replace the PNG `path`, with the same bytes each time, and close the figure."""
+    """Write the figure to the PNG `path` and close it. Equal figures give equal bytes."""
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=dpi, metadata={"Software": None})
     plt.close(figure)
 
 
 def show_image(axis: Axes, image: Tensor) -> None:
-    """Draw a uint8 image (C, H, W), one pixel a square, without axes."""
+    """Draw a uint8 image (C, H, W) without axes. Each pixel is a square."""
     pixels = image.permute(1, 2, 0).numpy()
     if pixels.shape[-1] == 1:
         pixels = pixels.squeeze(-1)
@@ -54,7 +54,7 @@ def show_image(axis: Axes, image: Tensor) -> None:
 
 
 def add_note(figure: Figure, text: str) -> None:
-    """The line at the foot of every figure: data set, model and settings."""
-    letters = int(figure.get_figwidth() * 72 / 3.2)  # of 6 points, about half as wide as high
+    """Write `text` at the foot of the figure: data set, model and settings."""
+    letters = int(figure.get_figwidth() * 72 / 3.2)  # a letter of 6 points is 3.2 points wide
     lines = [line for part in text.split("\n") for line in textwrap.wrap(part, letters)]
     figure.supxlabel("\n".join(lines), fontsize=6, color="0.4")

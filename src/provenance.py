@@ -1,6 +1,6 @@
-"""Do images, model, classifier and reference belong together? Checked before anything is measured.
+"""Check that images, model, classifier and reference belong together, before measuring them.
 
-DVC sees to it when it runs the stages. This is for files that were edited, copied or left behind.
+They do if DVC runs the stages. These checks find files that someone edited, copied or left behind.
 """
 
 from __future__ import annotations
@@ -15,52 +15,52 @@ from .common import artifact
 from .common.errors import UserError
 from .common.mapped import mapped_tensors
 
-REMEDY = "`dvc repro` brings them together"
+REMEDY = "`dvc repro` makes them match"
 
 
 def read(path: str | Path, keys: tuple[str, ...]) -> dict:
-    """A JSON file of ours that has at least these keys. Raises UserError for anything else."""
+    """Read a stage's JSON file with at least these keys. Raises UserError for any other file."""
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `dvc repro` makes it") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not whole JSON ({error}); `dvc repro` makes it anew") from None
+        raise UserError(f"{path}: not whole JSON ({error}); `dvc repro` makes it again") from None
     missing = set(keys) - set(values) if isinstance(values, dict) else set(keys)
     if missing:
-        raise UserError(f"{path}: {', '.join(sorted(missing))} missing; `dvc repro` makes it anew")
+        raise UserError(f"{path}: {', '.join(sorted(missing))} missing; `dvc repro` makes it again")
     return values
 
 
 def tensors(path: str | Path) -> dict[str, Tensor]:
-    """The mapped, read-only tensors of a safetensors file of ours.
+    """Map the tensors of a stage's safetensors file. They are read-only.
 
-    Raises UserError for anything else, OSError if the system refuses it.
+    Raises UserError for any other file, OSError if the system cannot read it.
     """
     try:
         return mapped_tensors(path)[1]
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `dvc repro` makes it") from None
     except ValueError as error:
-        raise UserError(f"{path}: damaged ({error}); `dvc repro` makes it anew") from None
+        raise UserError(f"{path}: damaged ({error}); `dvc repro` makes it again") from None
 
 
 def table(path: str | Path) -> pd.DataFrame:
-    """A CSV file of ours. Raises UserError for anything else."""
+    """Read a stage's CSV file. Raises UserError for any other file."""
     try:
         return pd.read_csv(path)
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `dvc repro` makes it") from None
     except ValueError as error:  # pandas' own errors are ValueErrors
-        raise UserError(f"{path}: not a table ({error}); `dvc repro` makes it anew") from None
+        raise UserError(f"{path}: not a table ({error}); `dvc repro` makes it again") from None
 
 
 def expect(what: str, found: object, expected: object, remedy: str = REMEDY) -> None:
-    """Raises UserError unless the two are equal."""
+    """Raises UserError, starting with `what`, unless `found` equals `expected`."""
     if found != expected:
         raise UserError(f"{what}: found {found}, expected {expected}; {remedy}")
 
 
 def expect_file(path: str | Path, what: str, digest: str) -> None:
-    """Raises UserError unless the file has this digest; `what` says what the file did or holds."""
+    """Raises UserError unless the file has this digest. `what` describes the file's role."""
     expect(f"{path}, {what}", artifact.digest(path), digest)

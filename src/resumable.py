@@ -1,4 +1,4 @@
-"""Draw images into a folder so that an interrupted run, of one or several processes, continues."""
+"""Draw images into a folder with one or several processes. An interrupted run can continue."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .params import Sample
 
 @dataclass(frozen=True)
 class Job:
-    """All that fixes the images, and how many trajectories to keep."""
+    """Everything that determines the images, and the number of trajectories to keep."""
 
     denoiser: Denoiser
     sampler: Sampler
@@ -37,27 +37,28 @@ class Job:
 class Unfinished:
     """The images drawn so far, in `folder`.
 
-    `folder`/images has the PNGs, `folder`/trajectories a file for each batch that has some. A
-    batch is done when `folder`/done has the digests of its files; any other is drawn anew.
+    `folder`/images has the PNGs. `folder`/trajectories has a file for each batch that keeps
+    trajectories. A batch is done when `folder`/done has the digests of its files. Any other batch
+    is drawn again.
     """
 
     folder: Path
     processes: Processes
-    digests: dict[str, list[str]] = field(default_factory=dict)  # of images, by a batch's first
+    digests: dict[str, list[str]] = field(default_factory=dict)  # by a batch's first number
 
     @property
     def image_folder(self) -> Path:
         return self.folder / "images"
 
     def complete(self, job: Job) -> images.PixelDigest:
-        """Draw what is missing. Every process takes its share, and all return the digest."""
+        """Draw the missing images. Each process draws its share; all return the same digest."""
         parts = drawing.parts(job.settings.count, job.settings.batch_size)
         missing = self._missing(parts, job.trajectories)
         present = job.settings.count - sum(map(len, missing))
         first = self.processes.first
         if present and first:
             print(f"sample: resuming with {present} images")
-        self.processes.wait()  # all must have looked before anything is added
+        self.processes.wait()  # no process may add files before all have listed the missing ones
 
         bar = tqdm(
             desc="sample",
@@ -75,13 +76,13 @@ class Unfinished:
             job.trajectories,
         ):
             self._keep(batch)
-            everyone = len(batch.images) * self.processes.count  # the others are as far
+            everyone = len(batch.images) * self.processes.count  # others are as far
             bar.update(min(everyone, bar.total - bar.n))
         bar.close()
         return self._digest()
 
     def _missing(self, parts: list[range], trajectories: int) -> list[range]:
-        """The batches that are not done; notes the digests of the others."""
+        """List the batches that are not done, and store the digests of those that are."""
         for name in ("images", "trajectories", "done"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         missing = []
@@ -126,11 +127,11 @@ class Unfinished:
         return pixels
 
     def check(self, count: int) -> None:
-        """Raises UserError unless all images are here."""
+        """Raises UserError unless the folder has all `count` images."""
         present = len(list(self.image_folder.iterdir()))
         if present != count:
             raise UserError(
-                f"{self.folder}: {present} of {count} images arrived; "
+                f"{self.folder}: expected {count} images, found {present}; "
                 f"all processes must share this folder"
             )
 
@@ -147,7 +148,7 @@ class Unfinished:
 
 
 def manifest_of(job: Job, about: dict, model: str, pixels: str) -> Manifest:
-    """The manifest of a finished job; `about` is the model file's, the others are digests."""
+    """The manifest of a finished job. `about` is from the model file; the others are digests."""
     denoiser, sampler = job.denoiser, job.sampler
     return Manifest(
         dataset=about["dataset"],

@@ -1,6 +1,6 @@
-"""`python -m stages NAME`: run a stage, show the user's mistakes as one message, log its cost.
+"""`python -m stages NAME`: run a stage, show a user error as one message, log time and memory.
 
-No stage declares this file: no result depends on it.
+No result depends on this file, so no stage declares it as a dependency.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ NAMES = (
     "report",
 )
 MENDABLE = {
-    errno.ENOENT: "`dvc repro` makes what is missing, or `git checkout` brings it back: do so",
+    errno.ENOENT: "if git tracks the file, bring it back with `git checkout`",
     errno.ENOSPC: "free some space",
     errno.EDQUOT: "free some space",
-    errno.EFBIG: "free some space, or lift the limit on files",
+    errno.EFBIG: "free some space, or raise the limit on file sizes",
     errno.EEXIST: "move it elsewhere",
     errno.ENOTDIR: "move it elsewhere",
     errno.EISDIR: "move it elsewhere",
-    errno.EIO: "the disk may be failing: look at it",
-    errno.ENOMEM: "free some memory, or lift the limit on it",
-    errno.EMFILE: "lift the limit on open files",
+    errno.EIO: "check the disk, which may be failing",
+    errno.ENOMEM: "free some memory, or raise the limit on it",
+    errno.EMFILE: "raise the limit on open files",
     errno.EACCES: "make it readable and writable",
     errno.EPERM: "make it readable and writable",
     errno.EROFS: "make it writable",
@@ -73,22 +73,22 @@ def main() -> int:
         print(f"usage: python -m stages NAME, where NAME is one of {names}", file=sys.stderr)
         return 2
     stage = sys.argv[1]
-    if not sys.stderr.isatty():  # a log file wants a line now and then, not a moving bar
+    if not sys.stderr.isatty():  # a log file needs only a line now and then, not a moving bar
         os.environ.setdefault("TQDM_MININTERVAL", "10")
     started = time.monotonic()
-    # Exit in an orderly way, so that temporary files are cleared away.
+    # Exit by an exception, so that temporary files are deleted.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     code = run(stage)
     if code:
         return code
-    gc.freeze()  # else Python searches all of torch for cycles as it ends: most of a second
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first keeps the log
+    gc.freeze()  # skips Python's last search for cycles, which takes most of a second with torch
+    if os.environ.get("RANK", "0") == "0":  # if there are several processes, only the first logs
         log(stage, time.monotonic() - started)
     return 0
 
 
 def run(stage: str) -> int:
-    """Run the stage. Returns its exit code: 1 after a mistake of the user's, told on stderr."""
+    """Run the stage. Returns its exit code: 1 after an error that the user can fix."""
     from src.common.allocator import keep_freed_memory
     from src.common.errors import UserError
 
@@ -100,7 +100,7 @@ def run(stage: str) -> int:
         print(f"\n{stage}: {error}", file=sys.stderr)
         return 1
     except OSError as error:
-        # A missing file is the user's affair only if it belongs to the pipeline.
+        # The user can fix a missing file only if it belongs to the pipeline.
         top = Path(str(error.filename)).parts[:1]
         ours = error.errno != errno.ENOENT or top in {(name,) for name in FOLDERS}
         if error.errno not in MENDABLE or not ours:
@@ -109,7 +109,7 @@ def run(stage: str) -> int:
         print(f"\n{stage}: {error}; {remedy}, then `dvc repro` again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\n{stage}: interrupted; `dvc repro` goes on", file=sys.stderr)
+        print(f"\n{stage}: interrupted; `dvc repro` continues", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
 
@@ -138,8 +138,8 @@ def log(stage: str, seconds: float) -> None:
         LOG.parent.mkdir(exist_ok=True)
         with LOG.open("a") as file:
             file.write(json.dumps(record) + "\n")
-    except OSError as error:  # the stage has done its work
-        print(f"{stage}: its time could not be noted: {error}", file=sys.stderr)
+    except OSError as error:  # not fatal, since the stage has finished
+        print(f"{stage}: could not log its time: {error}", file=sys.stderr)
 
 
 if __name__ == "__main__":

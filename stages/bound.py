@@ -1,4 +1,4 @@
-"""Bits per dimension of held-out images: they compare schedules and predictions."""
+"""Measure the bits per dimension of held-out images, to compare schedules and predictions."""
 
 from __future__ import annotations
 

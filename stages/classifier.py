@@ -1,4 +1,4 @@
-"""Train the digit classifier in whose features fd_digits is measured."""
+"""Train the classifier. fd_digits is measured in its features."""
 
 from __future__ import annotations
 

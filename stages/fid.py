@@ -1,4 +1,4 @@
-"""Measure the generated images: Frechet distances, and how many are recognised."""
+"""Measure the generated images: Fréchet distances, and the share recognised as their class."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def main() -> None:
     reference.check_data_set(drawn.dataset_fingerprint)
     provenance.expect_file("models/model.safetensors", "which drew the images", drawn.model)
     if deep["moments"]:
-        provenance.expect_file("reference/inception.npz", "of the real images", deep["moments"])
+        provenance.expect_file("reference/inception.npz", "moments of the real images", deep["moments"])
     manifest.check_settings(drawn, p.sample)
     network = inception_network(p.fid.inception, drawn.count, deep)
 

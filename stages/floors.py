@@ -1,4 +1,4 @@
-"""The floors: what real images score by the measures of the stage `quality`."""
+"""Measure the floors: the scores of real images on the metrics of the stage `quality`."""
 
 from __future__ import annotations
 

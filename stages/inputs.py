@@ -1,4 +1,4 @@
-"""What several measuring stages open first: the reference, with its files checked to fit."""
+"""Open the inputs that several measuring stages share, and check that they fit together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from src.measure.reference import Features, Reference, open_features, open_refer
 
 
 def reference() -> Reference:
-    """What generated images are measured against."""
+    """Open the classifier and the moments of the real images."""
     return open_reference(
         Path("reference/about.json"),
         Path("reference/digits.npz"),
@@ -18,6 +18,6 @@ def reference() -> Reference:
 
 
 def measuring(data: Dataset | None = None) -> tuple[Reference, Features]:
-    """The reference and the features of its real images; `data` must be its data set."""
+    """Open the reference and the features of its real images. `data` must be its data set."""
     opened = reference()
     return opened, open_features(Path("arrays/features.safetensors"), opened, data)

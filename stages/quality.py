@@ -1,4 +1,4 @@
-"""Measure what one distance hides: fidelity, variety, classes, usefulness, memorisation."""
+"""Measure fidelity, variety, classes, usefulness and memorisation. One distance hides these."""
 
 from __future__ import annotations
 

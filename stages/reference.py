@@ -1,4 +1,4 @@
-"""The reference: features and moments of real images, and their distances, real against real."""
+"""Make the reference: features and moments of real images, and distances between real images."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> None:
     train = spool.tensor((len(data.images), classifier.FEATURES), torch.float32)
     heldout = classifier.features(model, data.heldout_images)
     drawn = torch.randperm(len(train), generator=generator(0, "floor"))
-    # Of few images half: all of them would be at distance zero.
+    # At most half of the images, because the distance of all of them to themselves is zero.
     drawn = drawn[: max(2, min(MAX_DRAWN, len(drawn) // 2))]
     features = {"train": train, "heldout": heldout, "drawn": drawn}
     save_tensors("arrays/features.safetensors", features)

@@ -1,4 +1,4 @@
-"""Put together one page of what was run, the results, and the pictures: report/report.html."""
+"""Write report/report.html: one page with the parameters, the results and the pictures."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Draw images from the trained model, as PNGs in the strict format, and keep some trajectories.
+"""Draw images from the trained model as RGB PNGs, and keep some trajectories.
 
-An interrupted run of the same settings continues. Several processes share the work.
+An interrupted run with the same settings continues. Several processes share the work.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def main() -> None:
     processes, settings = Processes(), p.sample
     if missing := {"dataset", "dataset_fingerprint", "class_counts"} - about.keys():
         raise UserError(
-            f"{MODEL}: lacks {', '.join(sorted(missing))}; `dvc repro train` makes it anew"
+            f"{MODEL}: lacks {', '.join(sorted(missing))}; `dvc repro train` makes it again"
         )
     sampler = drawing.fitted(settings.sampler, model)
     if sampler != settings.sampler and processes.first:
         print(
-            "sample: the model has no classes, so sample.guidance has nothing to guide by and is "
-            "taken as 1"
+            "sample: the model has no classes, so sample.guidance has no effect. It is set to 1, "
+            "which is off"
         )
     counts = about["class_counts"] if model.conditional else []
     labels = drawing.choose_labels(settings.classes, counts, settings.seed, settings.count)
@@ -43,8 +43,8 @@ def main() -> None:
     key = [digest, settings.model_dump(), sampler, model.precision, device.name(device.best())]
     folder = place("sample", key)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # Another worker of a queue that wants the very same images waits here; the lock ends with its
-    # process, however that ends.
+    # Another worker of a queue that draws the same images waits here. The lock ends with its
+    # process, even if that is killed.
     with FileLock(folder.with_suffix(".lock")) if processes.first else nullcontext():
         processes.wait()
         unfinished = Unfinished(folder, processes)

@@ -1,4 +1,4 @@
-"""How far the scores move from one sampling seed to the next: the same model, other noise."""
+"""Measure how the scores vary with the sampling seed: the same model, other noise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quality over steps: score several samplers at several step counts on one model."""
+"""Score several samplers at several numbers of steps, on one model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Train the diffusion model: the best averaged weights and the last, the curve, and previews."""
+"""Train the diffusion model. Writes the best and the last averaged weights, curves and previews."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def main() -> None:
             print(f"train: {line}")
         if settings.steps < p.train.steps:
             print(
-                f"train: {settings.steps:,} steps: train.max_epochs ({p.train.max_epochs:g}) "
-                f"passes over the few images"
+                f"train: only {settings.steps:,} steps, since train.max_epochs "
+                f"({p.train.max_epochs:g}) limits the passes over the images"
             )
     digest = artifact.digest("arrays/dataset.safetensors")
     Session(trainer, data, p.train, p.seed, digest, OUTPUTS).run()

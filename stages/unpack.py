@@ -1,4 +1,4 @@
-"""Turn the archive in data/ into one file of arrays, with a held-out split."""
+"""Read the archive in data/ and write one file of arrays: training and held-out images."""
 
 from __future__ import annotations
 

@@ -202,7 +202,10 @@ GOOD = {f"{i}.png": png(x) for i, x in enumerate(pictures(4))}
             "1028x1028; at most 1024",
         ),
         (GOOD | {"3/9.png": GOOD["0.png"]}, "lies outside the class folders"),
-        ({f"{c}/{i}.png": GOOD["0.png"] for c in (0, 1, 3) for i in range(4)}, "found 3 but not 2"),
+        (
+            {f"{c}/{i}.png": GOOD["0.png"] for c in (0, 1, 3) for i in range(4)},
+            "found folder 3 but not 2",
+        ),
         ({f"7000000000/{i}.png": GOOD["0.png"] for i in range(4)}, "count from 0 without a gap"),
     ],
 )

@@ -55,7 +55,7 @@ def test_other_code_does_not_see_it(path, tmp_path, monkeypatch):
 
 def test_another_number_of_processes_goes_on_and_says_what_that_means(scratch):
     Checkpoint("train", ["a"], processes=2).save(STATE)
-    with pytest.warns(Caution, match="begun by 2 processes, goes on with 1: .* to rounding"):
+    with pytest.warns(Caution, match="saved by 2 processes, resuming with 1. .* up to rounding"):
         assert Checkpoint("train", ["a"]).load()["step"] == 3
     Checkpoint("train", ["a"]).save(STATE | {"step": 4})
     assert Checkpoint("train", ["a"]).load()["step"] == 4  # its own first
@@ -74,4 +74,4 @@ def test_a_damaged_state_is_not_taken(scratch, capsys):
         assert Checkpoint("train", ["a"]).load() is None
     path.write_bytes(whole[: len(whole) // 2])
     assert Checkpoint("train", ["a"]).load() is None
-    assert "starting anew" in capsys.readouterr().out
+    assert "ignoring this checkpoint" in capsys.readouterr().out

@@ -278,7 +278,7 @@ BOMBS = [
         lambda path: model_with(path, timesteps=10**10),
         "timesteps: expected an integer from 2 to",
     ),
-    ("model", lambda path: model_with(path, image_size=2**20), "images of side 1048576"),
+    ("model", lambda path: model_with(path, image_size=2**20), "1 to 1024, got 1048576"),
     (
         "zip deflated",
         lambda path: zip_of(path, black_png(), count=500),

@@ -168,9 +168,9 @@ def test_a_manifest_without_a_version_is_of_version_1(tmp_path):
 @pytest.mark.parametrize(
     "changes, complaint",
     [
-        ({"method": "plms"}, r"no sampler of ours \(method: expected one of .*got 'plms'\)"),
-        ({"eta": 2.0}, r"no sampler of ours \(eta: expected 0 to 1 for ddim, got 2\.0\)"),
-        ({"steps": "two"}, "no sampler of ours"),
+        ({"method": "plms"}, r"invalid sampler \(method: expected one of .*got 'plms'\)"),
+        ({"eta": 2.0}, r"invalid sampler \(eta: expected 0 to 1 for ddim, got 2\.0\)"),
+        ({"steps": "two"}, "invalid sampler"),
         ({"labels": [7, 0]}, "labels: expected null or one for each of 3 images"),
     ],
 )

@@ -1,1 +1,1 @@
-"""What every stage needs: data sets, files, errors, randomness, devices, processes."""
+"""Shared by all stages: data sets, files, errors, randomness, devices, processes."""

@@ -1,4 +1,4 @@
-"""Keep freed memory for the next step instead of returning it to the kernel: faster, equal bits."""
+"""Keep freed memory for the next step instead of returning it to the kernel. Saves time."""
 
 from __future__ import annotations
 
@@ -6,22 +6,25 @@ import ctypes
 import os
 import sys
 
-TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # of glibc's malloc.h
-LARGEST_MMAP_THRESHOLD = 32 * 2**20  # bytes; glibc takes no more
+TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # from glibc's malloc.h
+LARGEST_MMAP_THRESHOLD = 32 * 2**20  # bytes; glibc's maximum
 
 
 def keep_freed_memory() -> bool:
-    """Set glibc's thresholds for this process.
+    """Set glibc's malloc thresholds for this process, so that it keeps freed memory.
 
-    Every step allocates and frees the same tensors of some megabytes. By default glibc returns
-    much of that (mallopt(3): M_TRIM_THRESHOLD, M_MMAP_THRESHOLD), and the kernel clears each page
-    when it is touched again. Returns False without glibc, or where MALLOC_* variables decide.
+    Every step allocates and frees the same tensors, which take some megabytes each. By default
+    glibc returns much of that memory to the kernel (mallopt(3): M_TRIM_THRESHOLD,
+    M_MMAP_THRESHOLD). The kernel must then clear each page before the next use.
+
+    Returns whether the thresholds are set: False without glibc, or if the environment has
+    MALLOC_* variables, which take precedence.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt if sys.platform == "linux" else None
-    except (AttributeError, OSError):  # another C library
+    except (AttributeError, OSError):  # not glibc
         mallopt = None
     settings = {
         MMAP_THRESHOLD: LARGEST_MMAP_THRESHOLD,

@@ -1,4 +1,4 @@
-"""Model files: safetensors with a JSON header that says what the file is. Never unpickles."""
+"""Model files: safetensors with a JSON header that says what the file holds. No pickles."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ from .errors import UserError
 from .files import save_tensors
 from .mapped import mapped_tensors
 
-VERSION = 1  # of our headers and manifests
+VERSION = 1  # format version of headers and manifests
 
 
 def versioned(header: dict) -> dict:
-    """`header` with the format version. Version 1 has no number: its files had none."""
+    """Add the format version to `header`. Version 1 is written without a number."""
     return header if VERSION == 1 else {"version": VERSION, **header}
 
 
 def check_version(header: dict, path: str | Path, remedy: str) -> None:
-    """Raises UserError, ending in `remedy`, unless this code reads the header's version."""
+    """Raises UserError, ending in `remedy`, unless the header has format version VERSION.
+
+    A header without a version has version 1.
+    """
     version = header.get("version", 1)
     if type(version) is not int or version != VERSION:
         raise UserError(
@@ -33,17 +36,18 @@ def check_version(header: dict, path: str | Path, remedy: str) -> None:
 
 
 def save(path: str | Path, kind: str, weights: dict[str, Tensor], header: dict) -> None:
-    """Write `weights` and `header` (JSON values); `kind` tells our model files apart."""
-    # One metadata key: safetensors writes several in no fixed order, and equal models must be
-    # equal files.
+    """Write `weights` and `header` (JSON values). `kind` names the type of model file."""
+    # Only one metadata key: safetensors writes several keys in no fixed order, and equal models
+    # must give equal files.
     text = json.dumps(versioned({"kind": kind, **header}), sort_keys=True)
     save_tensors(path, weights, {"header": text})
 
 
 def load(path: str | Path, kind: str, remedy: str) -> tuple[dict, dict[str, Tensor]]:
-    """(header, weights) of a file that `save` wrote; weights are mapped and read-only.
+    """Read (header, weights) from a file that `save` wrote. Weights are mapped and read-only.
 
-    Raises UserError, ending in `remedy`, for any other file, and OSError if the system refuses it.
+    Weights must be int64 or finite floats. Raises UserError, ending in `remedy`, if the file is
+    missing, damaged or of another kind; OSError if the system cannot read it.
     """
     try:
         metadata, weights = mapped_tensors(path)
@@ -55,23 +59,23 @@ def load(path: str | Path, kind: str, remedy: str) -> tuple[dict, dict[str, Tens
                 if not value.isfinite().all():
                     raise ValueError(f"{name} holds values that are not finite")
             elif value.dtype != torch.int64:
-                raise ValueError(f"{name} holds {value.dtype}")
+                raise ValueError(f"{name} holds {value.dtype}, expected int64 or floats")
     except FileNotFoundError:
         raise UserError(f"{path}: not found; {remedy}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); {remedy}") from None
     if header.get("kind") != kind:
-        kind_found = header.get("kind", "no header of ours")
+        kind_found = header.get("kind", "a file without a kind")
         raise UserError(f"{path}: expected a {kind}, found {kind_found!r:.40}; {remedy}")
     check_version(header, path, remedy)
     return header, weights
 
 
 def check_fit(build: Callable[[], nn.Module], weights: dict[str, Tensor]) -> None:
-    """Raises ValueError unless the module that `build` makes has weights of these shapes.
+    """Raises ValueError unless `build` makes a module with weights of these names and shapes.
 
-    Nothing is allocated: opening a file takes no more memory than the file, however large a
-    network it claims to hold.
+    The module is built on the meta device, which allocates nothing. So a small file that claims
+    to hold a huge network cannot fill the memory.
     """
     with torch.device("meta"):
         expected = {name: tuple(value.shape) for name, value in build().state_dict().items()}
@@ -83,7 +87,7 @@ def check_fit(build: Callable[[], nn.Module], weights: dict[str, Tensor]) -> Non
 
 
 def digest(path: str | Path) -> str:
-    """First 12 hex digits of the file's sha256: the name by which metrics refer to a model."""
+    """First 12 hex digits of the file's sha256. Metrics use it to name a model."""
     sha256 = hashlib.sha256()
     with open(path, "rb") as file:
         while chunk := file.read(2**20):

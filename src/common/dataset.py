@@ -1,6 +1,6 @@
-"""A data set as arrays: images and labels, training and held-out, in one mapped safetensors file.
+"""A data set as arrays: training and held-out images and labels, in one mapped safetensors file.
 
-Knows nothing of archives (src/archives.py makes a Dataset) or of params.yaml.
+src/archives.py makes a Dataset from an archive. This file reads no archives and no params.yaml.
 """
 
 from __future__ import annotations
@@ -18,12 +18,15 @@ from .errors import UserError
 from .files import save_tensors
 from .mapped import mapped_tensors
 
-MAX_SIDE = 1024  # pixels, of images from outside
+MAX_SIDE = 1024  # pixels; limit for images in archives and in model files
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """images (N, C, H, W) uint8, labels (N,) int64 in [0, classes), or None without labels."""
+    """Training and held-out images (N, C, H, W) uint8, with labels if the archive has them.
+
+    Labels are (N,) int64 in [0, classes).
+    """
 
     name: str
     fingerprint: str  # of all images and labels before the split; see `fingerprint`
@@ -34,7 +37,7 @@ class Dataset:
 
     @property
     def classes(self) -> int:
-        """Number of classes; 0 without labels."""
+        """Number of classes: the largest label plus 1; 0 without labels."""
         if self.labels is None or self.heldout_labels is None:
             return 0
         return int(torch.cat([self.labels, self.heldout_labels]).max()) + 1
@@ -48,19 +51,19 @@ class Dataset:
         return self.images.shape[1]
 
     def class_counts(self, heldout: bool = False) -> list[int]:
-        """Images per class; [] without labels."""
+        """Images per class of the training or the held-out part; [] without labels."""
         labels = self.heldout_labels if heldout else self.labels
         return [] if labels is None else torch.bincount(labels, minlength=self.classes).tolist()
 
     def describe(self) -> dict:
-        """The data set's name and fingerprint, for every metrics file."""
+        """The data set's name and fingerprint. Every metrics file has them."""
         return {"dataset": self.name, "dataset_fingerprint": self.fingerprint}
 
 
 def fingerprint(shape: tuple[int, ...], images: Iterable[Tensor], labels: Tensor | None) -> str:
-    """12 hex digits that follow from pixels and labels alone, not from their archive.
+    """Digest of pixels and labels, 12 hex digits. The format of the archive does not change it.
 
-    `images` yields all of them in batches; `shape` is (N, C, H, W) in all.
+    `images` yields all images in batches; `shape` is (N, C, H, W) of all batches together.
     """
     digest = hashlib.sha256(repr(tuple(shape)).encode())
     for batch in images:
@@ -79,9 +82,9 @@ def save(dataset: Dataset, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Dataset:
-    """The arrays, mapped and read-only.
+    """Read a data set that `save` wrote. Its arrays are mapped and read-only.
 
-    Raises UserError if the file is missing or damaged, OSError if the system refuses it.
+    Raises UserError if the file is missing or damaged, OSError if the system cannot read it.
     """
     try:
         metadata, tensors = mapped_tensors(path)
@@ -99,47 +102,56 @@ def load(path: str | Path) -> Dataset:
         raise UserError(f"{path}: not found; `dvc repro unpack` makes it") from None
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise UserError(
-            f"{path}: damaged ({error}); `dvc repro --force unpack` makes it anew"
+            f"{path}: damaged ({error}); `dvc repro --force unpack` makes it again"
         ) from None
     return dataset
 
 
 def _check(dataset: Dataset) -> None:
-    """Raises ValueError unless images and labels are those of a Dataset."""
+    """Raises ValueError unless the tensors have the types and shapes that Dataset documents."""
     if (dataset.labels is None) != (dataset.heldout_labels is None):
-        raise ValueError("only one of two parts has labels")
+        raise ValueError("only one of training and held-out images has labels")
     shape, count = dataset.images.shape[1:], len(dataset.images)
     _check_part(dataset.images, dataset.labels, shape, count)
     _check_part(dataset.heldout_images, dataset.heldout_labels, shape, count)
 
 
 def _check_part(images: Tensor, labels: Tensor | None, shape: torch.Size, count: int) -> None:
-    """One of the two parts, against the `shape` and `count` of the training images."""
+    """Check one part. `shape` (C, H, W) and `count` are those of the training images."""
     size = tuple(images.shape)
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1:] != shape or not size[0]:
-        raise ValueError(f"images are {images.dtype} {size}")
+        raise ValueError(
+            f"images are {images.dtype} {size}, expected torch.uint8 (N, C, H, W) "
+            f"with equal (C, H, W) in both parts"
+        )
     if labels is None:
         return
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1] or int(labels.min()) < 0:
-        raise ValueError(f"labels are {labels.dtype} {tuple(labels.shape)} for {size[0]} images")
+        raise ValueError(
+            f"labels are {labels.dtype} {tuple(labels.shape)} for {size[0]} images, "
+            f"expected torch.int64 ({size[0]},), 0 or more"
+        )
     if int(labels.max()) >= count:
-        raise ValueError(f"a label is {int(labels.max())} of {count} images")
+        raise ValueError(f"the largest label is {int(labels.max())}, expected less than {count}")
 
 
 def to_float(pixels: Tensor) -> Tensor:
-    """uint8 in [0, 255] to float32 in [-1, 1]."""
+    """Convert uint8 in [0, 255] to float32 in [-1, 1]."""
     return pixels.float() / 127.5 - 1
 
 
 def rows(images: Tensor, values: int = 2**23) -> Iterator[Tensor]:
-    """uint8 images (N, C, H, W) as points in [0, 1], float32 (B, C * H * W).
+    """Yield uint8 images (N, C, H, W) as points in [0, 1], float32 (B, C * H * W).
 
-    Each block has about this many values.
+    Each block has about `values` values.
     """
     for batch in images.split(max(1, values // images[0].numel())):
         yield batch.flatten(1).float() / 255
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """float in [-1, 1] (clipped) to uint8 in [0, 255], rounded to nearest: undoes `to_float`."""
+    """Convert floats to uint8, rounded to nearest: the inverse of `to_float`.
+
+    Floats outside [-1, 1] are clipped.
+    """
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)

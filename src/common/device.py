@@ -1,4 +1,4 @@
-"""Which device to compute on, and in which precision."""
+"""Choose the device and the precision to compute with."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from .errors import UserError
 
 Precision = Literal["float32", "bfloat16"]
 
-torch.backends.cudnn.allow_tf32 = False  # float32 means float32 on GPUs too, as it does in products
+# By default cuDNN rounds float32 convolutions to TF32. Matrix products are not rounded like that.
+torch.backends.cudnn.allow_tf32 = False
 torch.backends.cudnn.deterministic = True
 
 
 def best() -> torch.device:
-    """A GPU if there is one, else the CPU. Each process of a machine gets a GPU of its own.
+    """Return a GPU if there is one, else the CPU. Each process of a machine gets its own GPU.
 
     Raises UserError if there are fewer GPUs than processes.
     """
@@ -28,13 +29,13 @@ def best() -> torch.device:
     if number >= count:
         raise UserError(
             f"launcher: process {number + 1} of this machine finds {count} GPUs; "
-            f"start no more processes than that"
+            f"start no more processes than there are GPUs"
         )
     return torch.device("cuda", number)
 
 
 def processor() -> str:
-    """The CPU's name on Linux; elsewhere its kind."""
+    """The CPU's model name on Linux; elsewhere the machine type, such as arm64."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     names = (line.split(":")[1].strip() for line in lines if line.startswith("model name"))
@@ -47,10 +48,10 @@ def name(device: torch.device) -> str:
 
 
 def precision(wanted: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
-    """`wanted`; for "auto" bfloat16 where `device` is known to be faster in it, else float32.
+    """Return `wanted`, or for "auto" bfloat16 where it is faster, else float32.
 
-    Known are x86 CPUs with AMX or AVX-512 BF16 (AMD's from Zen 4 on) and, not measured, NVIDIA
-    GPUs from Ampere on.
+    bfloat16 is faster on x86 CPUs with AMX or AVX-512 BF16 (AMD: Zen 4 and later). "auto" also
+    chooses it on NVIDIA GPUs from Ampere on, where its speed was not measured.
     """
     if wanted != "auto":
         return wanted

@@ -1,4 +1,4 @@
-"""Errors that the user can mend, and warnings. Any other exception is a bug of ours."""
+"""Errors that the user can fix, and warnings. Any other exception is a bug in this project."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from contextlib import contextmanager
 
 
 class UserError(ValueError):
-    """Says which file or key is wrong, what was expected and found, and the way out.
+    """An error that the user can fix. The stages show it without a traceback.
 
-    Shown without a traceback.
+    Its message names the wrong file or key, the expected and the actual value, and what to do.
     """
 
 
 class Caution(UserWarning):
-    """Says which result means less than it seems, and why. Shown as one line."""
+    """A warning that a result means less than it seems, and why. The stages show it as one line."""
 
 
 @contextmanager
 def user_errors(prefix: str) -> Iterator[None]:
-    """Turn a ValueError of the block into a UserError that starts with `prefix`.
+    """Turn a ValueError raised in the block into a UserError that starts with `prefix`.
 
-    For calls into src/diffusion, which knows no files or keys and raises ValueError alone.
+    Use it around calls into src/diffusion, which knows no files or keys and only raises ValueError.
     """
     try:
         yield

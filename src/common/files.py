@@ -1,4 +1,4 @@
-"""Write a file so that a reader sees the old one or the new one, whole, never a part."""
+"""Write files atomically: a reader sees the whole old file or the whole new one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from torch import Tensor
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary path in the same folder, which replaces `path` at the end of the block.
+    """Yield a temporary path in the same folder. It replaces `path` at the end of the block.
 
-    If the block raises, `path` is as before and the temporary file is gone. OSError passes
-    through.
+    If the block raises, `path` is unchanged and the temporary file is deleted. Raises OSError if
+    the system cannot write the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def leftovers(path: str | Path) -> list[Path]:
-    """Temporary files that a kill left of `replacing` this path: their processes are gone."""
+    """Temporary files that killed processes left while they were replacing `path`."""
     path = Path(path)
     temporary = path.parent.glob(f".{path.name}.*.tmp")
     return [left for left in temporary if not _alive(int(left.suffixes[-2][1:]))]
@@ -52,11 +52,11 @@ def _alive(process: int) -> bool:
 
 
 def publish(folder: str | Path, target: str | Path) -> None:
-    """Move a finished folder to `target` and replace what was there.
+    """Move a finished folder to `target`, and delete the folder that was there.
 
-    The files reach the disk before the name does.
+    All files are on the disk before the folder gets its new name.
     """
-    os.sync()  # once, not for each of ten thousand small files
+    os.sync()  # once for all files, since ten thousand single syncs take longer
     shutil.rmtree(target, ignore_errors=True)
     Path(folder).rename(target)
     _sync_names(Path(target).absolute().parent)
@@ -74,7 +74,7 @@ def _sync_names(folder: Path) -> None:
 def save_tensors(
     path: str | Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
 ) -> None:
-    """Replace `path` by a safetensors file. Raises OSError, for example if the disk is full."""
+    """Replace `path` with a safetensors file. Raises OSError, for example if the disk is full."""
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with replacing(path) as temporary:
         try:

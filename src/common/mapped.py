@@ -1,4 +1,4 @@
-"""Arrays larger than memory: mapped tensors of a file, and rows that go to disk as they come."""
+"""Arrays larger than memory: tensors mapped from a file, and rows collected on disk."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ DTYPES = {"U8": torch.uint8, "I64": torch.int64, "F32": torch.float32}
 
 
 def mapped_tensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and read-only tensors, of the types in DTYPES, of a safetensors file.
+    """Map a safetensors file. Returns its metadata and its tensors, which are read-only.
 
-    The reader of safetensors maps them privately writable, which Linux refuses beyond its memory.
-    Raises ValueError for any other file, OSError if the system refuses this one.
+    The safetensors library would map them as private and writable, which Linux refuses if they
+    are larger than its memory. Raises ValueError unless the file holds tensors of the types in
+    DTYPES, OSError if the system cannot read it.
     """
     if Path(path).is_dir():
-        raise ValueError("a folder")
-    with open(path, "rb") as file:  # first: safetensors reports every refusal as a missing file
+        raise ValueError("it is a folder")
+    with open(path, "rb") as file:  # first, since safetensors reports each OSError as "not found"
         try:
-            with safe_open(path, framework="numpy") as checked:  # reads the header alone
+            with safe_open(path, framework="numpy") as checked:  # reads only the header
                 metadata, names = checked.metadata() or {}, checked.keys()
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size))
@@ -39,14 +40,14 @@ def mapped_tensors(path: str | Path) -> tuple[dict[str, str], dict[str, Tensor]]
             raise ValueError(f"{type(error).__name__}: {error}") from None
         except MemoryError:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM), str(path)) from None
-        except OSError as error:  # of a mapping, which knows no name
+        except OSError as error:  # from mmap, without a file name
             number, reason = error.errno or errno.EIO, error.strerror or str(error)
             raise OSError(number, reason, str(path)) from None
     return metadata, tensors
 
 
 def _tensor(raw: np.ndarray, entry: dict) -> Tensor:
-    """One tensor of a file, by its entry in the header."""
+    """The tensor that `entry` of the header describes; `raw` has the file's bytes after it."""
     start, end = entry["data_offsets"]
     return _read_only(raw[start:end]).view(DTYPES[entry["dtype"]]).view(entry["shape"])
 
@@ -58,14 +59,14 @@ def _read_only(array: np.ndarray) -> Tensor:
 
 
 class SpoolError(OSError):
-    """An error of a spool, never of a file that is read. Names the spool's folder."""
+    """A spool could not be written or mapped. The error names the spool's folder."""
 
 
 class Spool:
-    """Rows that go to an unnamed file in `folder` as they come, and return as one mapped tensor.
+    """Collects rows in an unnamed file in `folder`, and returns them as one mapped tensor.
 
-    The file lives as long as the spool or a tensor of it. Raises SpoolError, for example if the
-    disk is full.
+    The system deletes the file when the spool and its tensors are gone. Raises SpoolError, for
+    example if the disk is full.
     """
 
     def __init__(self, folder: str | Path):
@@ -79,7 +80,7 @@ class Spool:
             self.file.write(rows if isinstance(rows, bytes) else rows.contiguous().numpy())
 
     def tensor(self, shape: tuple[int, ...], dtype: torch.dtype = torch.uint8) -> Tensor:
-        """All rows so far, at least one value of `dtype`. Read-only."""
+        """All rows so far as one read-only tensor. There must be at least one value."""
         with self._errors():
             self.file.flush()
             return _read_only(np.memmap(self.file, np.uint8, "r")).view(dtype).view(shape)

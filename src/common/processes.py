@@ -1,7 +1,7 @@
-"""The processes that share one computation: this one's rank, and what they tell each other.
+"""The processes that share one computation: their ranks, and the values that they exchange.
 
 There is one process unless a launcher such as `torchrun` starts several. Then accelerate connects
-them, by NCCL between GPUs and by gloo between CPUs.
+them, with NCCL between GPUs and with gloo between CPUs.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from .errors import UserError
 
 
 class Processes:
-    """All methods are collective: every process calls the same ones in the same order.
+    """Connects this process with the others of the same run.
 
-    In a single process they do nothing. Raises UserError if another process has ended.
+    `average`, `largest`, `gathered` and `wait` are collective: every process must call them in
+    the same order. They raise UserError if another process has ended. A single process gets its
+    own values back.
     """
 
     def __init__(self) -> None:
@@ -34,15 +36,18 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes files and speaks to the user."""
+        """Whether this process writes the files and prints the messages."""
         return self.rank == 0
 
     def share(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """This process's share of a batch of tensors (B, ...), equal if `count` divides B."""
+        """This process's share of tensors (B, ...). All shares are equal if `count` divides B."""
         return {name: value.chunk(self.count)[self.rank] for name, value in batch.items()}
 
     def average(self, tensors: list[Tensor]) -> None:
-        """Replace floating-point tensors, of one type and device, by their means."""
+        """Replace each tensor by its mean over the processes.
+
+        The tensors are floating-point and have one dtype and device.
+        """
         if self.count == 1:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -54,7 +59,7 @@ class Processes:
             tensor.copy_(part.view_as(tensor))
 
     def largest(self, value: int) -> int:
-        """The largest of the processes' values."""
+        """The largest `value` among the processes."""
         if self.count == 1:
             return value
         maximum = torch.tensor(value, device=device.best())
@@ -63,7 +68,7 @@ class Processes:
         return int(maximum)
 
     def gathered(self, value: object) -> list:
-        """The processes' JSON values, in order of rank."""
+        """The `value` (JSON) of every process, in order of rank."""
         if self.count == 1:
             return [value]
         encoded = json.dumps(value).encode()
@@ -76,7 +81,7 @@ class Processes:
         return [json.loads(bytes(one.tolist())) for one in everyone]
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until every process calls this."""
         self.gathered(None)
 
 
@@ -84,9 +89,9 @@ class Processes:
 def _connected() -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:  # torch's DistBackendError is one
+    except RuntimeError as error:  # includes torch's DistBackendError
         raise UserError(
             f"another process of this run has ended or cannot be reached "
-            f"({str(error).splitlines()[0]}); its own message is above; "
-            f"`dvc repro` goes on from the last checkpoint"
+            f"({str(error).splitlines()[0]}); see its message above; "
+            f"`dvc repro` continues from the last checkpoint"
         ) from None

@@ -1,4 +1,4 @@
-"""Random numbers follow from a seed and a purpose, never from what ran before."""
+"""Random numbers that depend on a seed and a purpose, never on earlier random numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def derive(seed: int, *key: str | int) -> int:
-    """A 63-bit seed from `seed` and `key` (purpose, step, image number ...)."""
+    """Derive a 63-bit seed from `seed` and `key` (purpose, step, image number ...)."""
     digest = hashlib.sha256(repr((seed, *key)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
@@ -23,9 +23,10 @@ def generator(seed: int, *key: str | int) -> torch.Generator:
 
 
 class ImageNoise:
-    """Standard normal noise for images numbered from 1; image k's follows from (seed, k) alone.
+    """Standard normal noise for the images with these `numbers`, counted from 1.
 
-    Each call returns the next (B, C, H, W) float32 draw, whatever else is in the batch.
+    Each call returns the next noise, (B, C, H, W) float32. The noise of image k depends only on
+    (seed, k), not on the rest of the batch.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Small files for people and for git: metrics as JSON, tables as CSV. Equal values, equal bytes."""
+"""Small files for people and git: metrics as JSON, tables as CSV. Equal values give equal bytes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def write_json(path: str | Path, values: dict) -> None:
 
 
 def write_csv(path: str | Path, rows: list[dict]) -> None:
-    """Numbers keep six significant digits."""
+    """Write `rows` as CSV. Floats keep six significant digits."""
     with replacing(path) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")

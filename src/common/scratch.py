@@ -1,4 +1,7 @@
-"""Where an interrupted computation continues: a folder that DVC and git do not see."""
+"""The folder .scratch/ for unfinished work, which an interrupted run continues later.
+
+DVC does not track it, and git ignores it.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +13,14 @@ import torch
 
 
 def place(name: str, key: list) -> Path:
-    """A path for the unfinished work of `name`, for one `key` (values with a faithful repr).
+    """Path for the unfinished work of `name` with this `key`. Equal keys give equal paths.
 
-    The code and the version of torch belong to the key, so that no run continues what another
-    began. `dvc exp run --temp` and the queue run in copies of the repository that are deleted
-    afterwards; they name the repository itself as DVC_ROOT. Equal keys mean equal results, so two
-    workers may share a place.
+    `key` lists all values that the result depends on; their repr must show them exactly. The path
+    also depends on the code and on torch's version, so a run never continues work of other code.
+    Equal keys mean equal results, so two workers may share a path.
+
+    `dvc exp run --temp` and the queue run in copies of the repository, which DVC deletes
+    afterwards. DVC_ROOT is then the repository itself, so the work outlives the copy.
     """
     digest = hashlib.sha256(repr((key, torch.__version__)).encode())
     for source in sorted([*Path("src").rglob("*.py"), *Path("stages").glob("*.py")]):

@@ -1,10 +1,10 @@
-"""Import torchvision's CUDA wheel beside a CPU build of torch.
+"""Import torchvision even where its wheel is for CUDA and torch is a CPU build.
 
     from .torchvision_remedy import torchvision
 
-The wheel's compiled part cannot be loaded there, and torchvision stops at the first operator that
-it expects from it. Declaring the two operators that the import needs is enough for everything that
-is pure Python. Where torchvision is whole, nothing is done.
+There torchvision cannot load its compiled part, and its import stops at the first operator that is
+missing. This file declares the two operators that the import needs. Then all of torchvision that is
+pure Python works. A complete torchvision is imported unchanged.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a visitor of the demo may ask for: bounded here, whatever a browser sends."""
+"""Requests to the demo. They are checked here, since a browser can send anything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Weight = Annotated[Float, Field(ge=0, le=MAX_GUIDANCE)]
 
 
 class Request(SamplerFields):
-    """Images by one sampler. Equal requests to one model give equal images."""
+    """A request for images from one sampler. Equal requests to one model give equal images."""
 
     steps: Annotated[int, Field(ge=1, le=MAX_STEPS)]
     guidance: Weight
@@ -28,7 +28,7 @@ class Request(SamplerFields):
 
     @classmethod
     def of(cls, **values: object) -> Request:
-        """Raises UserError that names each value that is out of bounds."""
+        """A checked request. Raises UserError that names each value out of bounds."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -38,7 +38,7 @@ class Request(SamplerFields):
     def labels(self, denoiser: Denoiser) -> torch.Tensor | None:
         """The class of each image, (count,) int64; None for a model without classes.
 
-        Raises UserError for classes that the model does not have.
+        Raises UserError for classes that the model does not have, or a wrong number of them.
         """
         classes = denoiser.config.unet.classes
         if not classes:

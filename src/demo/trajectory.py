@@ -1,4 +1,4 @@
-"""All steps of a trajectory from noise to images, kept: what the demo leafs through."""
+"""Draw images and keep all steps of their trajectory, so that the demo can show each."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _computing = threading.Lock()
 class Trajectory:
     """S steps of N images.
 
-    Position i is before step i; position S, where no noise is left, after the last.
+    Position i of the images is the state before step i. Position S has the finished images.
     """
 
     timesteps: list[int]  # (S), descending
     log_snr: list[float]  # (S), ascending
     sigma: list[float]  # (S), descending: the noise level
-    x_t: Tensor  # (S + 1, N, C, H, W) uint8: the noisy images, at last the finished ones
-    x0: Tensor  # likewise: the clean images that the network predicts
+    x_t: Tensor  # (S + 1, N, C, H, W) uint8: the noisy images, then the finished ones
+    x0: Tensor  # the same shape: the predicted clean images, then the finished ones
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -50,10 +50,10 @@ def compute(
     labels: Tensor | None,
     progress: Callable[[int], None] = _ignore,
 ) -> Trajectory:
-    """Draw images 1 to `count`, calling `progress` with the number of steps done.
+    """Draw images 1 to `count`, and call `progress` with the number of steps done.
 
-    Trajectories of several threads take turns, step by step: together they would only wait for
-    each other's cores.
+    `labels` are int64 (count,) or None. Several threads take turns, one step at a time, because
+    they would only compete for the same cores.
     """
     steps = drawing.steps(denoiser, sampler, seed, range(1, count + 1), labels)
     timesteps = denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing)

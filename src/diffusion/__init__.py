@@ -1,11 +1,15 @@
 """The diffusion model: noise schedules, network, denoiser and samplers.
 
-This folder imports torch and itself alone, and raises ValueError for settings that make no sense.
-It can be copied into another project as it is.
+This folder imports only torch and itself, so you can copy it into another project. It raises
+ValueError for invalid settings.
 
-    schedule = Schedule(ScheduleConfig("cosine", 1000, 1e-4, 0.02, 0.008))
+    schedule = ScheduleConfig("cosine", 1000, 1e-4, 0.02, 0.008)
+    denoiser = Denoiser(DenoiserConfig(unet, schedule, "v", label_dropout=0.1))
+
     loss = denoiser.loss(x0, eps, t, label).mean()
+
     *_, last = sample(denoiser, noise, Sampler("ddim", steps=20, spacing="trailing"), label)
+    images = last.x0
 """
 
 from .denoiser import Denoiser, DenoiserConfig, Prediction

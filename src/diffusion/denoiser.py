@@ -1,4 +1,4 @@
-"""Network + schedule + prediction: the training loss, and the clean image behind a noisy one."""
+"""The denoiser: a network with its schedule and prediction. Has the loss, and predicts x0."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Prediction = Literal["epsilon", "v", "x0"]
 
 @dataclass(frozen=True)
 class DenoiserConfig:
-    """All that sampling needs to know about how a model was trained."""
+    """The settings of a trained model that sampling needs."""
 
     unet: UNetConfig
     schedule: ScheduleConfig
@@ -30,16 +30,19 @@ class DenoiserConfig:
 
 
 class Denoiser(nn.Module):
-    """Images are float32 (B, C, H, W) in [-1, 1], t int64 (B,), labels int64 (B,) or None."""
+    """Predicts the clean image x0 from the noisy image x_t.
+
+    Images are float32 (B, C, H, W), x0 in [-1, 1]; t is int64 (B,), label int64 (B,) or None.
+    """
 
     def __init__(self, config: DenoiserConfig):
         super().__init__()
         self.config = config
         self.schedule = Schedule(config.schedule)
         self.unet = UNet(config.unet).to(memory_format=torch.channels_last)
-        # The network early in its training, from which autoguidance steers away.
+        # The network at an early step of training; autoguidance moves the output away from it.
         self.guide: UNet | None = None
-        # Of the network's products and sums; weights and images are always float32.
+        # The network computes in this precision; weights and images are always float32.
         self.precision: Literal["float32", "bfloat16"] = "float32"
 
     @property
@@ -47,7 +50,7 @@ class Denoiser(nn.Module):
         return self.config.unet.classes > 0
 
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
-        """The network's output, in shape and dtype of x_t."""
+        """The network's output, with the shape and dtype of x_t."""
         return self._output(self.unet, x_t, t, label)
 
     def _output(self, network: UNet, x_t: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
@@ -56,7 +59,7 @@ class Denoiser(nn.Module):
             return network(x_t, t, label).to(x_t.dtype)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """What the network should output: eps, x0, or v = alpha eps - sigma x0.
+        """The target of the network's output: eps, x0, or v = alpha eps - sigma x0.
 
         v is from Salimans and Ho 2022, section 4.
         """
@@ -68,7 +71,10 @@ class Denoiser(nn.Module):
         return alpha * eps - sigma * x0
 
     def loss(self, x0: Tensor, eps: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-        """Squared error of the network's output per image, (B,) (DDPM, eq. 14, for epsilon)."""
+        """Mean squared error of the network's output for each image: (B,).
+
+        For epsilon this is eq. 14 of DDPM.
+        """
         output = self(self.schedule.add_noise(x0, eps, t), t, label)
         return (output - self.target(x0, eps, t)).square().mean(dim=(1, 2, 3))
 
@@ -80,13 +86,16 @@ class Denoiser(nn.Module):
         guidance: float = 1.0,
         autoguidance: float = 1.0,
     ) -> Tensor:
-        """The clean image expected behind x_t, not clipped; `t` is one for all, or (B,) int64.
+        """Predict x0 from x_t, not clipped. `t` is (B,) int64, or one timestep for all images.
 
-        `guidance` w moves the output by (w - 1) times its difference from the output without a
-        class (Ho and Salimans 2022, whose scale is w - 1). `autoguidance` does so with the output
-        of the guide (Karras et al. 2024, "Guiding a diffusion model with a bad version of
-        itself"). 1 changes nothing and costs nothing; each other value costs an evaluation.
-        Raises ValueError if the model was not trained for it.
+        With w = `guidance` and a = `autoguidance`, guidance changes the network's output F to
+
+            F(x_t, c) + (w - 1) (F(x_t, c) - F(x_t, no class)) + (a - 1) (F(x_t, c) - guide(x_t, c))
+
+        The second term is classifier-free guidance (Ho and Salimans 2022; their scale is w - 1).
+        The third is autoguidance (Karras et al. 2024, "Guiding a diffusion model with a bad
+        version of itself"). At 1 a term is off; any other value costs one more evaluation.
+        Without labels w has no effect. Raises ValueError if the model was not trained for w or a.
         """
         self.check_guidance(1.0 if label is None else guidance, autoguidance)
         times = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
@@ -103,7 +112,7 @@ class Denoiser(nn.Module):
         return self._x0(output, x_t, times)
 
     def _x0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The clean image that the network's output means."""
+        """Convert the network's output to x0."""
         alpha, sigma = self.schedule.levels(t, x_t)
         if self.config.prediction == "epsilon":
             return (x_t - sigma * output) / alpha
@@ -112,7 +121,7 @@ class Denoiser(nn.Module):
         return alpha * x_t - sigma * output
 
     def check_guidance(self, guidance: float, autoguidance: float) -> None:
-        """Raises ValueError if the model was not trained for these."""
+        """Raises ValueError if the model was not trained for this guidance. 1 always works."""
         if guidance != 1.0 and self.conditional and not self.config.label_dropout:
             raise ValueError(
                 f"guidance: expected 1.0 for a model trained with label_dropout 0, got {guidance}. "

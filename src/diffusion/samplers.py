@@ -1,7 +1,6 @@
 """From noise to images: DDPM, DDIM, DPM-Solver++(2M) and SA-Solver, as one generator of steps.
 
-The caller decides what becomes of the steps: the last one's x0 is the image, all of them are a
-figure or an animation.
+The x0 of the last step is the image. All steps together make a figure or an animation.
 """
 
 from __future__ import annotations
@@ -18,20 +17,23 @@ from .denoiser import Denoiser
 from .schedule import Spacing
 
 Method = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "sa-solver"]
-Interval = tuple[float, float]  # of log-SNR: low, high
+Interval = tuple[float, float]  # (low, high) in log-SNR
 
-FIXED_ETA = {"ddpm": 1.0, "dpmsolver++": 0.0}  # these are another method at this eta
+# ddpm is ddim with eta 1; dpmsolver++ is sde-dpmsolver++ with eta 0.
+FIXED_ETA = {"ddpm": 1.0, "dpmsolver++": 0.0}
 MAX_ETA = {"ddim": 1.0, "sde-dpmsolver++": 2.0, "sa-solver": 2.0}
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """How to get from noise to an image. With a model and the noise it fixes the image.
+    """The settings of a sampler. Model, noise, labels and these settings determine the image.
 
-    `eta` is the share of fresh noise in a step of ddim, sde-dpmsolver++ and sa-solver: 1 as in the
-    reverse diffusion, 0 for none; above 1 fresh noise replaces old noise faster (tau^2 of Xue et
-    al. 2023, "SA-Solver"). Guidance acts where the log-SNR lies in its interval (Kynkaanniemi et
-    al. 2024), everywhere if that is None. Raises ValueError that starts with the field's name.
+    `eta` sets the fresh noise in each step of ddim, sde-dpmsolver++ and sa-solver. At 0 there is
+    none, at 1 as much as in the reverse diffusion. Above 1, fresh noise replaces old noise faster
+    (tau^2 of Xue et al. 2023, "SA-Solver").
+
+    Guidance acts only where the log-SNR lies in its interval (Kynkaanniemi et al. 2024). Without
+    an interval it acts at every step. Raises ValueError that starts with the field's name.
     """
 
     method: Method
@@ -61,13 +63,13 @@ class Sampler:
                 raise ValueError(f"{name}_interval: expected (low, high), got {interval!r}")
 
     def guidance_at(self, log_snr: float) -> tuple[float, float]:
-        """(guidance, autoguidance) at a noise level."""
+        """(guidance, autoguidance) at this log-SNR. Each is 1 outside its interval."""
         inside = _inside(self.guidance_interval, log_snr)
         inside_auto = _inside(self.autoguidance_interval, log_snr)
         return self.guidance if inside else 1.0, self.autoguidance if inside_auto else 1.0
 
     def evaluations(self, denoiser: Denoiser) -> int:
-        """Network evaluations per image: one a step, one more for each guidance that acts."""
+        """Network evaluations per image: one for each step, and one for each guidance that acts."""
         count = 0
         for t in denoiser.schedule.sampling_timesteps(self.steps, self.spacing):
             guidance, autoguidance = self.guidance_at(float(denoiser.schedule.log_snr[t]))
@@ -93,8 +95,8 @@ class Step:
     """One step of a sampler. Images are (B, C, H, W) float32."""
 
     t: int
-    x_t: Tensor  # the noisy image that went in
-    x0: Tensor  # the clean image predicted from it, in [-1, 1]; after the last step, the sample
+    x_t: Tensor  # the noisy image at timestep t
+    x0: Tensor  # the x0 predicted from x_t, in [-1, 1] if clipped; at the last step, the image
 
 
 class Level(NamedTuple):
@@ -115,21 +117,22 @@ def sample(
     label: Tensor | None = None,
     clip: bool = True,
 ) -> Iterator[Step]:
-    """Go from noise to clean images, yielding each step before it is taken.
+    """Sample images from noise. Yields the Step at each timestep, from noise to the clean image.
 
-    `noise` returns standard normal (B, C, H, W) float32: x_T at its first call, the fresh noise of
-    each step at later ones. `label` is int64 (B,) or None. `clip` bounds each predicted x0 to
-    [-1, 1]. Raises ValueError if the model was not trained for the sampler's guidance, or has
-    fewer timesteps than it has steps.
+    Each call of `noise` returns standard normal noise, (B, C, H, W) float32. The first is x_T, the
+    others are the fresh noise of the steps. `label` is int64 (B,) or None. `clip` limits each
+    predicted x0 to [-1, 1]. Raises ValueError if the model was not trained for the sampler's
+    guidance, or if the sampler has more steps than the schedule has timesteps.
 
-    ddpm             ddim with eta 1: the same posterior, also for fewer steps than were trained
-                     (Song et al. 2021, "Denoising Diffusion Implicit Models", section 4.1)
+    ddim             Song et al. 2021, "Denoising Diffusion Implicit Models", eqs. 12 and 16
+    ddpm             ddim with eta 1: the same posterior, also for fewer steps than timesteps
+                     (section 4.1 there)
     dpmsolver++      sde-dpmsolver++ with eta 0: DPM-Solver++(2M) (Lu et al. 2022, algorithm 2)
     sde-dpmsolver++  with eta 1 the SDE version of DPM-Solver++(2M)
-    sa-solver        integrates exactly where those take a midpoint. Once the x0 at the end of a
-                     step is known it takes the step again, with the same noise and x0 at both
-                     ends, for no further evaluation (Xue et al. 2023, algorithm 1, with predictor
-                     and corrector of two steps)
+    sa-solver        Xue et al. 2023, algorithm 1, with a predictor and a corrector of two steps.
+                     It integrates exactly where DPM-Solver++ takes a midpoint. The corrector
+                     repeats a step when x0 is known at both ends. It uses the same noise and
+                     needs no further evaluation.
     """
     denoiser.check_guidance(1.0 if label is None else sampler.guidance, sampler.autoguidance)
     timesteps = denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing)
@@ -161,7 +164,7 @@ def _steps(
                 x0 = x0.clamp(-1, 1)
         yield Step(t, x_t, x0)
         if i + 1 == len(timesteps):
-            return  # the next level is the clean image, where every method lands on x0
+            return  # the next level has no noise, so every method would return x0
         with torch.inference_mode():
             level, following = levels[i], levels[i + 1]
             if sampler.method in ("ddpm", "ddim"):
@@ -186,7 +189,11 @@ def _ddim_step(
 
 
 def _noisy_part(x_t: Tensor, start: Level, end: Level, eta: float, noise: Noise) -> Tensor:
-    """What a solver's step keeps of x_t, plus its fresh noise."""
+    """The part of a solver's step that comes from x_t and from fresh noise.
+
+    With h = end.lam - start.lam:
+    (end.sigma / start.sigma) exp(-eta h) x_t + end.sigma sqrt(1 - exp(-2 eta h)) noise
+    """
     h = end.lam - start.lam
     kept = end.sigma / start.sigma * math.exp(-eta * h) * x_t
     if eta == 0:
@@ -197,11 +204,11 @@ def _noisy_part(x_t: Tensor, start: Level, end: Level, eta: float, noise: Noise)
 def _data_part(
     past: list[tuple[float, Tensor]], start: Level, end: Level, eta: float, exact: bool
 ) -> Tensor:
-    """What x0 contributes to a solver's step: x0 is a line in lambda through `past` (one or two).
+    """The part of a solver's step that comes from x0: an integral over lambda.
 
-    The integral of a line under a weight is the weight's integral times the line's value at the
-    weight's centre of mass. `exact` reads it there, DPM-Solver++ halfway. The weight is
-    exp((1 + eta) lambda).
+    x0 is a line in lambda through the one or two predictions in `past`. The integral weights it
+    with exp((1 + eta) lambda). So it equals the integral of the weight times the line's value at
+    the weight's centre of mass. `exact` takes the line there, DPM-Solver++ takes it halfway.
     """
     h = end.lam - start.lam
     weight = -math.expm1(-(1 + eta) * h)

@@ -1,9 +1,11 @@
 """Noise schedules: how much image and how much noise x_t has at each timestep.
 
-x_t = alpha_t x0 + sigma_t eps, with t = 0 the least and t = T - 1 the most noisy level. A schedule
-is its tables of alpha, sigma and their log-SNR; networks, losses and samplers use these alone.
-Linear and cosine come from the betas of Ho et al. 2020, "Denoising Diffusion Probabilistic Models"
-(DDPM): alpha_t = sqrt(alpha_bar_t), sigma_t = sqrt(1 - alpha_bar_t).
+x_t = alpha_t x0 + sigma_t eps. The noise grows from t = 0 to t = T - 1. A schedule has a table each
+of alpha, sigma and log-SNR; losses and samplers use only these tables.
+
+The linear and the cosine schedule start from betas (Ho et al. 2020, "Denoising Diffusion
+Probabilistic Models", DDPM): alpha_bar_t is the product of 1 - beta_s for s <= t,
+alpha_t = sqrt(alpha_bar_t), sigma_t = sqrt(1 - alpha_bar_t).
 """
 
 from __future__ import annotations
@@ -19,16 +21,17 @@ ScheduleName = Literal["linear", "cosine"]
 Spacing = Literal["leading", "trailing", "logsnr"]
 
 MAX_TIMESTEPS = 100_000
-MIN_SIGNAL = 1e-12  # of alpha^2 at the last timestep; samplers divide by alpha
+MIN_SIGNAL = 1e-12  # least alpha^2 at the last timestep; samplers divide by alpha
 
-# Below the first log-SNR all images look alike, above the second nothing is left to decide: one
-# step leads through each of these ends. The cosine schedule goes from -20 to 10.
+# Limits of log-SNR for the spacing logsnr. Below PURE_NOISE all noisy images look alike. Above
+# CLEAN the image no longer changes visibly. So one step crosses each of these ends. The cosine
+# schedule goes from -20 to 10.
 PURE_NOISE, CLEAN = -6.0, 6.0
 
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Fixes a schedule: five numbers that travel with every model file."""
+    """The settings of a schedule. Every model file stores them."""
 
     name: ScheduleName
     timesteps: int
@@ -59,7 +62,7 @@ class Schedule:
     """A noise schedule in discrete time.
 
     `alpha`, `sigma` and `log_snr` = log(alpha^2 / sigma^2) are float64 (T,) on the CPU; log_snr
-    falls with t. Raises ValueError if the configuration makes no schedule.
+    decreases with t. Raises ValueError if the configuration is invalid.
     """
 
     def __init__(self, config: ScheduleConfig):
@@ -79,7 +82,8 @@ class Schedule:
         if not alpha_bar[-1] >= MIN_SIGNAL:  # also rejects NaN
             raise ValueError(
                 f"timesteps: only {float(alpha_bar[-1]):.1e} of the signal is left at the last "
-                f"timestep; samplers need {MIN_SIGNAL}. Lower timesteps, or beta_end if linear"
+                f"timestep (expected at least {MIN_SIGNAL}). Lower timesteps, or beta_end if the "
+                f"schedule is linear"
             )
         self.alpha = alpha_bar.sqrt()
         self.sigma = (1 - alpha_bar).sqrt()
@@ -89,7 +93,7 @@ class Schedule:
         return self.config.timesteps
 
     def levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
-        """alpha_t and sigma_t for t (B,) int64, each (B, 1, 1, 1), of the type of `like`."""
+        """alpha_t and sigma_t for t (B,) int64: each (B, 1, 1, 1), dtype and device as `like`."""
         t = t.cpu()
         alpha, sigma = self.alpha[t], self.sigma[t]
         return alpha.view(-1, 1, 1, 1).to(like), sigma.view(-1, 1, 1, 1).to(like)
@@ -102,10 +106,11 @@ class Schedule:
     def sampling_timesteps(self, steps: int, spacing: Spacing) -> list[int]:
         """The `steps` timesteps that a sampler visits, strictly descending.
 
-        leading   multiples of T // steps (DDIM): starts below T - 1, a little signal is missing
-        trailing  equal strides counted back from T - 1 (Lin et al. 2024, table 2)
-        logsnr    T - 1, then equal strides in log-SNR (Lu et al. 2022, "DPM-Solver", section 3.4)
-                  from PURE_NOISE to CLEAN; the last of them leads to the clean image
+        leading   multiples of T // steps (DDIM). It starts below T - 1, where x_t should hold a
+                  little signal, but samplers start with pure noise.
+        trailing  equal strides down from T - 1 (Lin et al. 2024, table 2)
+        logsnr    T - 1, then equal strides in log-SNR from PURE_NOISE to CLEAN (Lu et al. 2022,
+                  "DPM-Solver", section 3.4). The last step goes to the clean image.
 
         Raises ValueError unless 1 <= steps <= T.
         """
@@ -129,7 +134,8 @@ class Schedule:
         nearest = (self.log_snr[None, :] - wanted[:, None]).abs().argmin(dim=1).tolist()
         chosen: list[int] = []
         for i, t in enumerate([len(self) - 1, *nearest]):
-            # Neighbours may share a nearest timestep: keep them apart and leave room below.
+            # Two points may have the same nearest timestep. Keep the timesteps distinct, and
+            # leave enough of them for the points that follow.
             ceiling = chosen[-1] - 1 if chosen else len(self) - 1
             chosen.append(max(min(t, ceiling), steps - 1 - i))
         return chosen

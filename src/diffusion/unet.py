@@ -1,8 +1,8 @@
-"""The network: a U-Net that maps a noisy image, a timestep and a class to a tensor of its shape.
+"""The network: a U-Net from a noisy image, a timestep and a class to a tensor of the same shape.
 
-Knows nothing of noise schedules or of what its output means. After Ho et al. 2020 (DDPM), with the
-scale-and-shift conditioning of Dhariwal and Nichol 2021 and a space-to-depth stem, which saves a
-small CPU most of the work.
+It does not depend on the noise schedule or on the prediction. The design follows Ho et al. 2020
+(DDPM), with the scale-and-shift conditioning of Dhariwal and Nichol 2021. A space-to-depth stem
+lowers the resolution, which saves most of the work on a small CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class UNetConfig:
-    """Everything needed to build the network; the first three follow from the data."""
+    """The settings of the network. The data set determines the first three."""
 
     image_size: int
     image_channels: int
@@ -35,7 +35,7 @@ class UNetConfig:
     def resolutions(self) -> list[int]:
         """Side length of the feature maps at each level, finest first.
 
-        Raises ValueError if the image size cannot be halved that often.
+        Raises ValueError unless patch_size * 2^(levels - 1) divides the image size.
         """
         factor = self.patch_size * 2 ** (len(self.multipliers) - 1)
         if self.image_size % factor:
@@ -60,17 +60,17 @@ def sinusoidal_embedding(t: Tensor, width: int, max_period: float = 10_000.0) ->
 
 
 def normalised(x: Tensor) -> Tensor:
-    """Each image (B, C, H, W) at mean 0 and variance 1 over all its values.
+    """Normalise each image of (B, C, H, W) to mean 0 and variance 1 over all its values.
 
-    This is group norm (Wu and He 2018) with one group, written as a layer norm over channels-last
-    memory: by far the fastest on CPUs, above all in bfloat16.
+    This is group norm (Wu and He 2018) with one group. A layer norm over channels-last memory
+    computes it fastest on CPUs, above all in bfloat16.
     """
     last = x.permute(0, 2, 3, 1)
     return F.layer_norm(last, last.shape[1:]).permute(0, 3, 1, 2)
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
-    """Start a residual branch at zero, so that a deep network starts as the identity."""
+    """Set all parameters of `layer` to 0. A residual branch that ends in it starts at zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
@@ -79,7 +79,8 @@ def zeroed(layer: nn.Module) -> nn.Module:
 class ResidualBlock(nn.Module):
     """SiLU, conv, norm, scale and shift by the embedding, SiLU, dropout, conv; plus the input.
 
-    Normalises after the first convolution, so the input's scale does not matter.
+    (B, in_channels, H, W) and embedding (B, time_width) -> (B, out_channels, H, W). It normalises
+    after the first convolution, so the input's scale does not matter.
     """
 
     def __init__(self, in_channels: int, out_channels: int, time_width: int, dropout: float):
@@ -103,7 +104,10 @@ class ResidualBlock(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Every position attends to every other of the same feature map; plus the input."""
+    """Self-attention among all positions of a feature map, plus the input: (B, C, H, W) -> same.
+
+    Raises ValueError unless `heads` divides `channels`.
+    """
 
     def __init__(self, channels: int, heads: int):
         super().__init__()
@@ -120,8 +124,8 @@ class SelfAttention(nn.Module):
         tokens = normalised(x).permute(0, 2, 3, 1).reshape(B, H * W, C)
         qkv = self.qkv(tokens).view(B, H * W, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)
         q, k, v = qkv.unbind()  # each (B, heads, H*W, C/heads)
-        # Written out: on CPUs the fused kernel is slower backwards in bfloat16, and autocast
-        # would compute in float32.
+        # Written out, because on CPUs the fused kernel has a slower backward pass in bfloat16.
+        # Autocast is off, because it would compute in float32.
         with torch.autocast(x.device.type, enabled=False):
             attended = (q / math.sqrt(C // self.heads) @ k.transpose(-1, -2)).softmax(dim=-1) @ v
         out = self.out(attended.transpose(1, 2).reshape(B, H * W, C))
@@ -129,7 +133,7 @@ class SelfAttention(nn.Module):
 
 
 class Level(nn.Module):
-    """One residual block, and self-attention if `attention`."""
+    """One residual block, then self-attention if `attention`."""
 
     def __init__(self, in_channels: int, out_channels: int, attention: bool, config: UNetConfig):
         super().__init__()
@@ -141,11 +145,13 @@ class Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """(B, C, H, W) noisy images, (B,) timesteps and classes or None -> (B, C, H, W) float32.
+    """Noisy images (B, C, H, W), timesteps (B,) and classes (B,) or None -> (B, C, H, W).
 
-    A class equal to `config.classes` means "no class": label dropout trains it, guidance needs it.
-    A resolution in `attention_resolutions` gets self-attention once: last before the feature maps
-    shrink, or at the coarsest resolution in the middle. Elsewhere it costs time and lowers no loss.
+    The class `config.classes` means "no class": label dropout trains it, guidance needs it.
+
+    Each resolution in `attention_resolutions` has self-attention once: in its last block before
+    downsampling, or in the middle block if it is the coarsest. More attention costs time and does
+    not lower the loss.
     """
 
     def __init__(self, config: UNetConfig):
@@ -190,7 +196,7 @@ class UNet(nn.Module):
         self.head = zeroed(nn.Conv2d(channels, stem_channels, 3, padding=1))
 
     def matrices(self) -> list[nn.Parameter]:
-        """Kernels and matrices from features to features, without pixels, times and classes."""
+        """Kernels and matrices of hidden layers: all that see no pixels, timesteps or classes."""
         outside = [self.stem, self.head, self.time_embedding[0], self.class_embedding]
         others = {
             id(weight) for module in outside if module is not None for weight in module.parameters()

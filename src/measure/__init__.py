@@ -1,1 +1,1 @@
-"""Measuring generated images: distances, scores, and bits per dimension."""
+"""Measure generated images: distances, scores, and bits per dimension."""

@@ -1,4 +1,4 @@
-"""The picture of generated images above the training images nearest to them."""
+"""The figure of generated images above their nearest training images."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from ..plotting import add_note, show_image
 def closest_pairs(
     generated: Tensor, real: Tensor, distances: list[float], note: str, columns: int = 8
 ) -> Figure:
-    """Generated images (N, C, H, W) uint8, each above its `real` one, with their distance.
+    """Draw each `generated` image above its nearest `real` image, with their distance.
 
-    Shows training images: do not publish it where those must not be.
+    Both are uint8 (N, C, H, W). The figure shows training images: publish it only if you may
+    publish those.
     """
     rows = -(-len(generated) // columns)
     size = (0.62 * columns, 1.42 * rows + 0.7)

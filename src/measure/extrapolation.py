@@ -1,6 +1,6 @@
-"""The Frechet distance at infinitely many images.
+"""Extrapolate the Frechet distance to infinitely many images.
 
-Its bias falls as 1 / N, so a line through the values at several N leads to the limit.
+Its bias falls as 1 / N, so a line through the distances at several N gives the limit.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from .frechet import Moments, distance, moments
 def to_infinity(
     features: NDArray, reference: Moments, seed: int, points: int = 15, lines: int = 20
 ) -> tuple[float, float] | tuple[None, None]:
-    """Intercept of a line through the distances of random subsets over 1 / size.
+    """Mean and standard deviation of the extrapolated distance of `features` (N, D).
 
-    Mean and standard deviation over `lines` lines, each through subsets of its own: one line alone
-    depends much on its subsets. Sizes are equally spaced from N / 10, but at least 2 D, up to N.
-    The result can be negative.
+    Each of `lines` lines is fitted to the distances of `points` random subsets over 1 / size. Its
+    intercept is the extrapolated distance, which can be negative. Sizes are equally spaced from
+    max(N / 10, 2 D) to N. The mean is needed because a single line depends much on its subsets.
 
-    `features` (N, D). Returns (None, None) where N is below 4 D, too few for a line. Source: Chong
-    and Forsyth 2020.
+    Returns (None, None) if N is below 4 D, too few for a line. Source: Chong and Forsyth 2020.
     """
     N, D = features.shape
     if N < 4 * D:

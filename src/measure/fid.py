@@ -1,4 +1,4 @@
-"""Frechet distances and accuracy of images that stream by."""
+"""Frechet distances and accuracy of generated images, batch by batch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .reference import Reference
 
 
 class Distances:
-    """Sums up features of batches: memory does not grow with the number of images."""
+    """Sum features batch by batch, so memory does not grow with the number of images."""
 
     def __init__(self, reference: Reference, network: inception.Features | None, batch_size: int):
         self.reference = reference
@@ -26,9 +26,9 @@ class Distances:
         self.classes: list[Tensor] = []
 
     def add(self, batch: Tensor) -> None:
-        """Take in uint8 images (B, 3, H, W)."""
+        """Add a batch of uint8 images (B, 3, H, W)."""
         model = self.reference.classifier
-        channels = model.config.image_channels  # RGB of grey images repeats one channel
+        channels = model.config.image_channels  # grey images come as RGB with equal channels
         features = classifier.features(model, batch[:, :channels])
         self.digit_sums.add(features.numpy())
         self.classes.append(classifier.predictions(model, features))
@@ -36,37 +36,42 @@ class Distances:
             inception.add(self.inception_sums, self.network, batch, self.batch_size)
 
     def digits(self) -> float:
-        """fd_digits. Warns if it rests on too few images."""
+        """fd_digits of all images so far. Warns if they are too few."""
         frechet.caution("fd_digits", self.digit_sums.count, classifier.FEATURES)
         return frechet.distance(self.digit_sums.moments(), self.reference.moments)
 
     def inception(self, moments: str | Path) -> float:
-        """fid, against the Inception moments in a file. Warns if it rests on too few images."""
+        """fid of all images so far, against the moments in a file. Warns if they are too few."""
         frechet.caution("fid", self.inception_sums.count, inception.DIMS)
         real = frechet.load(moments, inception.DIMS)
         return frechet.distance(self.inception_sums.moments(), real)
 
     def accuracy(self, labels: list[int] | None) -> float | None:
-        """Share of images recognised as their class; None if the classifier knows no classes."""
+        """Share of images recognised as their class, in [0, 1].
+
+        None without labels, or if the classifier was trained without them.
+        """
         if labels is None or self.reference.classifier.config.pretext != "labels":
             return None
         return float((torch.cat(self.classes) == torch.tensor(labels)).double().mean())
 
 
 def inception_network(mode: str, count: int, about: dict) -> inception.Features | None:
-    """The network that `fid` needs for `count` images; None with the reason on stderr.
+    """The Inception network; None if fid cannot be measured, with the reason on stderr.
 
-    `mode` is fid.inception, `about` what the reference says of its Inception moments.
+    `mode` is fid.inception, `count` the number of generated images, and `about` the content of
+    reference/inception.json. Raises UserError if `mode` is "always" but moments or weights are
+    missing.
     """
     present = about["moments"] is not None
     if not present and mode == "always":
-        raise UserError("reference/inception.npz: missing; `dvc repro --force reference` makes it")
+        raise UserError(
+            "reference/inception.npz: not found; `dvc repro --force reference` makes it"
+        )
     images = count if present else count + about["images"]
     decision = inception.decide(mode, ready_made=present, images=images)
     if present and decision.compute:
         return inception.load().to(device.best())
-    missing = (
-        "reference/ holds no Inception moments (`dvc repro --force reference fid` makes them); "
-    )
-    print(f"fid: left null: {'' if present else missing}{decision.why}", file=sys.stderr)
+    missing = "no Inception moments in reference/ (`dvc repro --force reference fid` makes them); "
+    print(f"fid: not measured: {'' if present else missing}{decision.why}", file=sys.stderr)
     return None

@@ -1,7 +1,8 @@
-"""Features to moments, moments to a distance, and moments in files of pytorch-fid's format.
+"""Moments of features, the Frechet distance between them, and files with moments.
 
-Knows nothing of images or networks. The Frechet distance between two normal distributions is that
-of Dowson and Landau 1982. Heusel et al. 2017 used it on network features ("FID").
+The features can come from any network. The Frechet distance between two normal distributions is
+from Dowson and Landau 1982. Heusel et al. 2017 applied it to network features ("FID"). The files
+have the format of pytorch-fid.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from ..common.errors import Caution, UserError
 from ..common.files import replacing
 
-LARGEST = 1e100  # allowed in a file of moments: the squares of larger numbers can overflow
+LARGEST = 1e100  # the largest value accepted in a file: squares of larger ones can overflow
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Moments:
 
 
 class MomentSums:
-    """Sums of features as batches stream by, in float64.
+    """Sums of features in float64, updated batch by batch.
 
     Memory does not grow with the number of images.
     """
@@ -39,11 +40,11 @@ class MomentSums:
         self.count = 0
 
     def add(self, features: NDArray) -> None:
-        """Take in a batch (B, D) of any float type."""
+        """Add a batch of features (B, D) of any float type."""
         features = np.asarray(features, dtype=np.float64)
         if not self.count:
             dims = features.shape[1]
-            self.shift = features.mean(axis=0)  # keeps the sums free of cancellation
+            self.shift = features.mean(axis=0)  # avoids cancellation in the sums
             self.sum = np.zeros(dims)
             self.products = np.zeros((dims, dims))
         centred = features - self.shift
@@ -58,8 +59,8 @@ class MomentSums:
         """
         if self.count < 2:
             raise UserError(
-                f"moments of features need at least 2 images, found {self.count}; "
-                f"draw more, or use more data"
+                f"moments of features need at least 2 images, found {self.count}. "
+                f"Draw more images, or use more data"
             )
         mean = self.sum / self.count
         return Moments(
@@ -69,7 +70,7 @@ class MomentSums:
 
 
 def moments(features: NDArray, batch_size: int = 1000) -> Moments:
-    """Moments of features (N, D) of any float type that are all in memory."""
+    """Moments of features (N, D) of any float type, all in memory."""
     sums = MomentSums()
     for start in range(0, len(features), batch_size):
         sums.add(features[start : start + batch_size])
@@ -77,12 +78,12 @@ def moments(features: NDArray, batch_size: int = 1000) -> Moments:
 
 
 def distance(a: Moments, b: Moments) -> float:
-    """|mu_a - mu_b|^2 + tr(sigma_a + sigma_b - 2 (sigma_a sigma_b)^(1/2)).
+    """The Frechet distance |mu_a - mu_b|^2 + tr(sigma_a + sigma_b - 2 (sigma_a sigma_b)^(1/2)).
 
     0 for equal moments; larger is worse. Raises UserError if the result is not finite.
 
-    Let R be the symmetric root of sigma_b. The last trace is the sum of the roots of the
-    eigenvalues of R sigma_a R. That product is symmetric, unlike sigma_a sigma_b, so singular
+    With R = sigma_b^(1/2), tr((sigma_a sigma_b)^(1/2)) = sum_i sqrt(lambda_i), where lambda_i are
+    the eigenvalues of R sigma_a R. That product is symmetric, unlike sigma_a sigma_b, so singular
     covariances need no special case.
     """
     try:
@@ -94,18 +95,18 @@ def distance(a: Moments, b: Moments) -> float:
         result = np.nan
     if not np.isfinite(result):
         raise UserError(
-            "the Frechet distance is not finite: features or statistics are far too large; "
-            "compute them anew"
+            "the Frechet distance is not finite, because features or statistics are too large. "
+            "Compute them again"
         )
-    return max(float(result), 0.0)  # rounding can leave equal moments a hair below zero
+    return max(float(result), 0.0)  # rounding can make it slightly negative
 
 
 def caution(name: str, count: int, dims: int) -> None:
-    """Warn where the distance `name` rests on no more images than features."""
+    """Warn if the distance `name` is measured on no more images than features."""
     if count <= dims:
         warnings.warn(
-            f"{count} images are too few for {dims} features: {name} is far too high, "
-            f"since the covariance is singular; compare it with values of as many images only",
+            f"{count} images are too few for {dims} features: {name} is far too high, because the "
+            f"covariance is singular. Compare it only with values for the same number of images",
             Caution,
             stacklevel=2,
         )
@@ -118,9 +119,9 @@ def save(moments: Moments, path: str | Path) -> None:
 
 
 def load(path: str | Path, dims: int) -> Moments:
-    """Read moments of `dims`-dimensional features from such an .npz.
+    """Read moments of `dims`-dimensional features from an .npz of `save` or of pytorch-fid.
 
-    Raises UserError that says what is wrong with it.
+    Raises UserError if the file is missing or damaged, or holds anything else.
     """
     wanted = (
         f"expected an .npz with mu ({dims},) and sigma ({dims}, {dims}), "
@@ -134,16 +135,16 @@ def load(path: str | Path, dims: int) -> Moments:
         raise UserError(f"{path}: not found; {wanted}") from None
     except MemoryError:
         raise
-    except Exception as error:  # zipfile and numpy raise many kinds on damaged archives
+    except Exception as error:  # damaged archives raise many types of errors
         raise UserError(f"{path}: cannot be read ({error}); {wanted}") from None
     _check(path, mu, sigma, wanted)
     return Moments(mu, (sigma + sigma.T) / 2)
 
 
 def _array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A member of an .npz, as float64.
+    """The array `name` of an .npz, as float64.
 
-    Reads its header first, so that nothing larger than `shape` is unpacked.
+    Checks its header first, so that no array larger than `shape` is unpacked.
     """
     readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
     with archive.open(f"{name}.npy") as file:
@@ -161,12 +162,12 @@ def _array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> NDArr
 def _check(
     path: str | Path, mu: NDArray[np.float64], sigma: NDArray[np.float64], wanted: str
 ) -> None:
-    """Raises UserError, ending in `wanted`, unless these can be a mean and a covariance."""
+    """Raises UserError, ending in `wanted`, unless mu and sigma can be mean and covariance."""
     if not np.isfinite(mu).all() or not np.isfinite(sigma).all():
         raise UserError(f"{path}: holds values that are not finite; {wanted}")
     if max(np.abs(mu).max(), np.abs(sigma).max()) > LARGEST:
         raise UserError(
-            f"{path}: holds values beyond {LARGEST:g}, which no features have; {wanted}"
+            f"{path}: holds values beyond {LARGEST:g}, too large for features; {wanted}"
         )
     if not np.allclose(sigma, sigma.T, rtol=1e-5, atol=1e-8):
         raise UserError(f"{path}: sigma is not symmetric; {wanted}")
@@ -174,5 +175,5 @@ def _check(
     if variances[0] < -1e-3 * abs(variances[-1]):
         raise UserError(
             f"{path}: sigma is no covariance, "
-            f"with eigenvalues from {variances[0]:g} to {variances[-1]:g}; {wanted}"
+            f"since its eigenvalues go from {variances[0]:g} to {variances[-1]:g}; {wanted}"
         )

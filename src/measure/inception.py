@@ -1,8 +1,7 @@
 """pytorch-fid's Inception network: its weights, whether to use it, and its features.
 
-The network is pytorch-fid's own, so that `fid` has the meaning of that command's output. Loading is
-ours: the weights are checked against the hash in their name, then read without unpickling code. The
-order of the arithmetic is also ours: the same sums with less work.
+The network comes from pytorch-fid, so that `fid` equals the output of that command up to rounding.
+The weights are checked against the hash in their file name, and read without unpickling code.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
-# The remedy must come before pytorch_fid, which imports torchvision.
+# Import the remedy before pytorch_fid, which imports torchvision.
 from ..common import torchvision_remedy  # noqa: F401
 from ..common.errors import UserError
 from .frechet import Moments, MomentSums
@@ -29,29 +28,29 @@ from torchvision.models.inception import BasicConv2d  # isort: skip
 
 DIMS = 2048
 SHA256_PREFIX = "6726825d"
-CPU_IMAGES_PER_SECOND = 17  # on two cores, for saying how long it would take
+CPU_IMAGES_PER_SECOND = 17  # on two cores; for the estimate in a message
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Whether Inception features are computed, and the sentence that says why or why not."""
+    """Whether to compute Inception features, and why or why not."""
 
     compute: bool
     why: str
 
 
 def weights_path() -> Path:
-    """Path of the weights: where pytorch-fid keeps them, below TORCH_HOME."""
+    """Path of the weights, where pytorch-fid keeps them below TORCH_HOME."""
     name = Path(pytorch_fid_inception.FID_WEIGHTS_URL).name
     return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
 def decide(mode: str, ready_made: bool, images: int) -> Decision:
-    """Decide whether to compute Inception features, and fetch missing weights if so.
+    """Decide whether to compute Inception features. If so, fetch the weights if missing.
 
-    `mode` is fid.inception, `ready_made` says whether a statistics file is named, and `images` is
-    the number of images to compute. Raises UserError if the mode is "always" and the weights are
-    missing.
+    `mode` is fid.inception, `ready_made` says whether moments of the real images exist, and
+    `images` is the number of images to process. Raises UserError if `mode` is "always" and the
+    weights are missing.
     """
     if mode == "never":
         return Decision(False, "fid.inception is never")
@@ -59,9 +58,9 @@ def decide(mode: str, ready_made: bool, images: int) -> Decision:
         minutes = images / CPU_IMAGES_PER_SECOND / 60
         return Decision(
             False,
-            f"no GPU, and {images} images through Inception would take about {minutes:.0f} minutes "
-            f"on a two-core CPU; `dvc exp run -S fid.inception=always` does it all the same "
-            f"(fid.statistics saves the training images' part)",
+            f"there is no GPU, and Inception would take about {minutes:.0f} minutes for {images} "
+            f"images on a two-core CPU. `dvc exp run -S fid.inception=always` measures it anyway; "
+            f"with fid.statistics it skips the training images",
         )
     try:
         fetch_weights()
@@ -70,8 +69,8 @@ def decide(mode: str, ready_made: bool, images: int) -> Decision:
             raise
         return Decision(
             False,
-            f"{error}; then `dvc repro --force reference fid`, "
-            f"since DVC does not track those weights",
+            f"{error}. Then run `dvc repro --force reference fid`, "
+            f"since DVC does not track the weights",
         )
     return Decision(True, f"Inception weights at {weights_path()}")
 
@@ -79,7 +78,7 @@ def decide(mode: str, ready_made: bool, images: int) -> Decision:
 def fetch_weights() -> None:
     """Fetch the weights if they are missing, and check them.
 
-    Raises UserError if they cannot be fetched or are not the expected ones.
+    Raises UserError if the download fails or the hash is wrong.
     """
     path = weights_path()
     if not path.exists():
@@ -90,15 +89,15 @@ def fetch_weights() -> None:
             )
         except (OSError, URLError, RuntimeError) as error:
             raise UserError(
-                f"{path}: Inception weights missing, and fetching them failed ({error}); "
-                f"put the file there by hand (from {pytorch_fid_inception.FID_WEIGHTS_URL}), "
+                f"{path}: Inception weights missing, and the download failed ({error}). "
+                f"Download {pytorch_fid_inception.FID_WEIGHTS_URL} to this path, "
                 f"or set fid.inception to never"
             ) from None
     sha256 = weights_hash()
     if not sha256.startswith(SHA256_PREFIX):
         raise UserError(
-            f"{path}: expected a sha256 that starts with {SHA256_PREFIX}, found {sha256}; "
-            f"delete it to fetch it anew"
+            f"{path}: expected a sha256 that starts with {SHA256_PREFIX}, found {sha256}. "
+            f"Delete the file to download it again"
         )
 
 
@@ -108,10 +107,10 @@ def weights_hash() -> str:
 
 
 class Features(nn.Module):
-    """pytorch-fid's InceptionV3 with less work: features are equal up to rounding.
+    """pytorch-fid's InceptionV3 with less work. Its features are equal up to rounding.
 
     Each batch norm is folded into its convolution. The scaling to [-1, 1] is folded into the first
-    convolution, which reads one channel where all three are equal. Memory is channels-last.
+    convolution, which reads one channel if all three are equal. Memory is channels-last.
     """
 
     def __init__(self, network: pytorch_fid_inception.InceptionV3):
@@ -129,7 +128,7 @@ class Features(nn.Module):
         self.to(memory_format=torch.channels_last).requires_grad_(False).eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 images (B, C, H, W), C 1 or 3 -> features (B, dims) float32.
+        """Features (B, dims) float32 of uint8 images (B, C, H, W), with C 1 or 3.
 
         Grey images are treated as RGB with equal channels.
         """
@@ -139,20 +138,20 @@ class Features(nn.Module):
         x = F.interpolate(x, size=(299, 299), mode="bilinear", align_corners=False)
         x = x.contiguous(memory_format=torch.channels_last)
         x = F.conv2d(x, kernel, self.bias, self.stride).relu_()
-        return self.rest(x).mean(dim=(2, 3))  # pooled already at 2048: (B, dims, 1, 1) -> (B, dims)
+        return self.rest(x).mean(dim=(2, 3))  # for 2048 features H and W are 1 already
 
 
 def load(dims: int = DIMS) -> Features:
-    """The network up to its layer of `dims` (64, 192, 768 or 2048) features.
+    """The network up to its layer with `dims` features (64, 192, 768 or 2048).
 
     In evaluation mode on the CPU. Raises UserError if the weights are missing or damaged.
     """
     fetch_weights()
     try:
         weights = torch.load(weights_path(), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch names no common base for what a bad file raises
+    except Exception as error:  # torch.load has no base class for its errors
         raise UserError(
-            f"{weights_path()}: cannot be read ({error}); delete it to fetch it anew"
+            f"{weights_path()}: cannot be read ({error}). Delete it to download it again"
         ) from None
     with mock.patch.object(
         pytorch_fid_inception, "load_state_dict_from_url", lambda *args, **kwargs: weights
@@ -182,8 +181,8 @@ def moments(
 ) -> Moments:
     """Moments of the features of uint8 images (N, C, H, W), C 1 or 3.
 
-    `chosen` (M,) int64 has the positions of the images to take (default: all). `sums` has features
-    of earlier images; they count too, and the new features are added to it.
+    `chosen` (M,) int64 has the positions of the images to use (default: all). The features are
+    added to `sums`, and features that it already has count too.
     """
     sums = sums or MomentSums()
     chosen = torch.arange(len(images)) if chosen is None else chosen

@@ -18,14 +18,15 @@ from .frechet import Moments, MomentSums
 def inception_reference(
     data: Dataset, drawn: Tensor, settings: Fid, statistics: Path | None, target: Path
 ) -> dict:
-    """Write the Inception moments of the training images to `target`; returns what to say of them.
+    """Write the Inception moments of the training images to `target`, and measure floors of fid.
 
-    Ready-made ones are taken from the file `statistics`. Without them, or without the network,
-    there are none, and the reason goes to stderr. `drawn` (K,) int64 are the positions of the
-    training images that the floor is measured on.
+    The moments come from the file `statistics` if there is one, else from the network. Floors
+    always need the network. What is missing goes to stderr with the reason. `drawn` (K,) int64 has
+    the positions of the training images for the floor. Returns JSON values that describe moments
+    and floors.
     """
     real = frechet.load(statistics, inception.DIMS) if statistics else None
-    # How many images the network sees, or would see.
+    # The number of images that the network would process.
     seen = len(data.heldout_images) + len(drawn if statistics else data.images)
     decision = inception.decide(settings.inception, ready_made=False, images=seen)
     floors: dict[str, float] = {}
@@ -48,7 +49,7 @@ def inception_reference(
 def _inception_floors(
     data: Dataset, drawn: Tensor, batch_size: int, real: Moments | None
 ) -> tuple[Moments, dict[str, float]]:
-    """Moments of the training images (`real` if given), and the distances of real images."""
+    """The moments of the training images (`real` if given), and the floors of fid."""
     network, sums = inception.load().to(device.best()), MomentSums()
     others = torch.ones(len(data.images), dtype=torch.bool)
     others[drawn] = False
@@ -57,7 +58,7 @@ def _inception_floors(
         fewest.append(len(data.images))
     frechet.caution("fid and its floors", min(fewest), inception.DIMS)
     of_drawn = inception.moments(network, data.images, batch_size, sums, drawn)
-    if real is None:  # the drawn ones and all others
+    if real is None:  # add all others to the drawn ones
         positions = others.nonzero()[:, 0]
         real = inception.moments(network, data.images, batch_size, sums, positions)
     of_heldout = inception.moments(network, data.heldout_images, batch_size)

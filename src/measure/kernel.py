@@ -1,6 +1,6 @@
 """Kernel distance between two sets of features (KID).
 
-It is an estimate without bias, unlike the Frechet distance.
+Its estimate is unbiased, unlike that of the Frechet distance.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from ..common.randomness import generator
 def kid(
     real: Tensor, fake: Tensor, seed: int, subsets: int = 100, size: int = 1000
 ) -> tuple[float, float]:
-    """Squared maximum mean discrepancy of features (N, D) under the kernel (x.y / D + 1)^3.
+    """Squared maximum mean discrepancy of features (N, D) with the kernel (x.y / D + 1)^3.
 
-    Mean and standard deviation over `subsets` random subsets of `size` points of each set, at most
-    half of a set (Binkowski et al. 2018). The mean is zero for equal distributions, so a single
-    value can be negative.
+    Returns mean and standard deviation over `subsets` pairs of random subsets (Binkowski et al.
+    2018). Each subset has `size` points, but at most half of the smaller set. The estimate has
+    mean 0 for equal distributions, so it can be negative.
 
-    Features are divided by the root mean square of the real ones, so their unit does not matter.
-    The kernel is meant for x.x / D of about 1, as Inception's features have.
+    All features are divided by the root mean square of the real ones, so their scale does not
+    matter. The kernel is meant for features with x.x / D of about 1, like Inception's.
     """
     random = generator(seed, "kid")
     unit = real.double().square().mean().sqrt()
@@ -40,7 +40,7 @@ def kid(
 
 
 def discrepancy(x: Tensor, y: Tensor) -> Tensor:
-    """The unbiased estimate for two samples (n, D) of one size, float64: a scalar.
+    """The unbiased estimate from two samples (n, D) of equal size, float64: a scalar.
 
     Source: Gretton et al. 2012, eq. 3.
     """

@@ -1,7 +1,7 @@
 """Bits per dimension: the variational bound on the negative log-likelihood of images.
 
-Unlike the training loss it means the same for every schedule and prediction, so it can compare
-them.
+It has the same meaning for every schedule and prediction, unlike the training loss. So it can
+compare them.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ..diffusion.schedule import Schedule
 
 @dataclass(frozen=True)
 class Bound:
-    """Bits per dimension (pixel and channel), each a mean over images; lower is better."""
+    """The terms of the bound in bits per dimension, each a mean over images; lower is better."""
 
-    prior: float  # the signal that is left at t = T - 1
-    diffusion: float  # all the steps between, where the network matters
-    reconstruction: float  # from t = 0 to the 256 grey levels
-    standard_error: float  # of their sum, over images and timesteps drawn
+    prior: float  # from the signal that is left at t = T - 1
+    diffusion: float  # from the steps between, which depend on the network
+    reconstruction: float  # from decoding x_t at t = 0 to 256 grey levels
+    standard_error: float  # of the total, over images and random timesteps
 
     @property
     def total(self) -> float:
@@ -36,13 +36,16 @@ class Bound:
 def bits_per_dim(
     denoiser: Denoiser, images: Tensor, labels: Tensor | None, seed: int, batch_size: int = 500
 ) -> Bound:
-    """The bound (DDPM, eq. 5) for uint8 images (N, C, H, W).
+    """The bound (DDPM, eq. 5) for uint8 images (N, C, H, W), labels int64 (N,) or None.
 
-    Each image is seen at one timestep, one from each of N equal ranges. A step from t to t - 1
-    costs (SNR(t - 1) - SNR(t)) |x0 - predicted x0|^2 / 2 nats, with the posterior's variance for
-    the reverse one (Kingma et al. 2021, "Variational diffusion models", eq. 13); predictions are
-    clipped to [-1, 1]. The last step decodes each value by itself: p(x | x_0) proportional to
-    q(x_0 | x) over the 256 grey levels (eq. 8 there).
+    Each image is used at one timestep, with one timestep in each of N equal ranges. The reverse
+    step has the variance of the posterior. So a step from t to t - 1 costs
+
+        (SNR(t - 1) - SNR(t)) |x0 - predicted x0|^2 / 2 nats
+
+    (Kingma et al. 2021, "Variational diffusion models", eq. 13). Predictions are clipped to
+    [-1, 1]. The last step decodes each value separately: p(x | z) is proportional to q(z | x) over
+    the 256 grey levels, where z is x_t at t = 0 (eq. 8 there).
     """
     denoiser.eval()
     device = next(denoiser.parameters()).device
@@ -96,7 +99,7 @@ def reconstruction_nats(schedule: Schedule, images: Tensor, random: torch.Genera
     noise_level = 1 / signal_to_noise * 127.5  # in grey levels
     grey_levels = torch.arange(256, dtype=torch.float64)
     nats = []
-    # Each part takes 256 times its memory, in float64.
+    # Each value of a part takes 256 float64 values of memory, so parts are small.
     for part in images.split(max(1, 2**14 // images[0].numel())):
         noise = torch.randn(part.shape, generator=random, dtype=torch.float64)
         noisy = part.double() + noise_level * noise

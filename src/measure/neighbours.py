@@ -1,6 +1,6 @@
-"""Scores by nearest neighbours: precision, recall, density, coverage; nearest training images.
+"""Scores from nearest neighbours: precision, recall, density, coverage; nearest training images.
 
-Knows nothing of networks: points are rows of features or of pixels.
+Points are rows of features or of pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Manifolds:
-    """Four shares of how two sets of points cover each other; 1 is best, density may exceed it."""
+    """How well two sets of points cover each other. 1 is best; only density can exceed 1."""
 
     precision: float
     recall: float
@@ -25,13 +25,13 @@ class Manifolds:
 def manifolds(real: Tensor, fake: Tensor, k: int = 5) -> Manifolds:
     """Compare points `fake` (M, D) with `real` (N, D), float32, at least two of each.
 
-    A point's ball reaches to its k-th nearest neighbour in its own set. With few points, k is as
-    large as possible.
+    The ball of a point reaches to its k-th nearest neighbour in its own set. k is at most the size
+    of the smaller set minus 1.
 
     precision: share of fake points inside any real ball (Kynkaanniemi et al. 2019).
     recall: share of real points inside any fake ball (same source).
     density: mean number of real balls around a fake point, divided by k (Naeem et al. 2020).
-    coverage: share of real balls with a fake point inside (same source; k = 5 is theirs too).
+    coverage: share of real balls with a fake point inside (same source, also with k = 5).
     """
     k = min(k, len(real) - 1, len(fake) - 1)
     real_radii, fake_radii = radii(real, k), radii(fake, k)
@@ -60,10 +60,10 @@ def radii(points: Tensor, k: int) -> Tensor:
 
 
 def nearest(points: Tensor, others: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Distance of each point (M, D) to the nearest of all `others`, and the position of that one.
+    """For each point (M, D), find the nearest of all `others`.
 
-    `others` come in blocks (N, D); only one block needs to be in memory. Returns Euclidean
-    distances (M,) float32 and positions (M,) int64.
+    `others` yields blocks (N, D), so only one block needs to be in memory. Returns Euclidean
+    distances (M,) float32 and positions in `others` (M,) int64.
     """
     best = torch.full((len(points),), torch.inf)
     distances = torch.empty(len(points))
@@ -72,13 +72,13 @@ def nearest(points: Tensor, others: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     for block in others:
         squares = block.square().sum(dim=1)[None, :]
         for part in torch.arange(len(points)).split(500):
-            # Squared distances without each point's |a|^2, which does not change who is nearest.
+            # |a - b|^2 without |a|^2, which does not change the nearest b.
             candidates = torch.addmm(squares, points[part], block.T, alpha=-2).min(dim=1)
             is_nearer = candidates.values < best[part]
             rows, columns = part[is_nearer], candidates.indices[is_nearer]
             best[rows] = candidates.values[is_nearer]
             positions[rows] = first + columns
-            # Computed again: the squares lose digits where points nearly coincide.
+            # Compute it again: the squares lose digits if points nearly coincide.
             distances[rows] = (points[rows] - block[columns]).norm(dim=1)
         first += len(block)
     return distances, positions

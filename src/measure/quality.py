@@ -1,4 +1,4 @@
-"""The scores of the stage `quality`, each with its floor: what one distance hides."""
+"""The scores of the stage `quality`, each with its floor. They show what one distance hides."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ClassShares:
         ]
 
     def distances(self) -> dict[str, float | None]:
-        """Total variation from the shares of the training images; None without labels."""
+        """Total variation distance to the training images, in [0, 1]; None without labels."""
         pairs = {"class_distance": self.generated, "class_distance_floor_heldout": self.heldout}
         return {
             name: scores.total_variation(shares, self.train) if self.labelled else None
@@ -49,7 +49,7 @@ class ClassShares:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Generated images (N, C, H, W) uint8 against the real ones; labels (N,) int64 or None."""
+    """Compare generated images (N, C, H, W) uint8 with real ones; labels (N,) int64 or None."""
 
     generated: Tensor
     labels: Tensor | None
@@ -59,20 +59,23 @@ class Comparison:
 
     @cached_property
     def features(self) -> Tensor:
-        """(N, 128) float32."""
+        """Features of the generated images: (N, 128) float32."""
         return classifier.features(self.reference.classifier, self.generated)
 
     def scores(self, neighbours: int, seed: int) -> dict[str, float | None]:
-        """Distances in features, and manifolds by so many neighbours."""
+        """Distances of features, and manifold scores with k = `neighbours`."""
         real, moments = self.real.drawn_train, self.reference.moments
         return scores.scores(self.features, real, moments, neighbours, seed)
 
     def accuracy(self) -> float | None:
-        """Share of images recognised as their class; None without classes."""
+        """Share of images recognised as their class, in [0, 1]; None without labels."""
         return classifier.recognised(self.reference.classifier, self.features, self.labels)
 
     def class_shares(self, heldout: list[float] | None) -> ClassShares:
-        """Of generated images by the classifier's predictions; `heldout` comes from the floors."""
+        """Class shares, for generated images from the predictions of the classifier.
+
+        `heldout` has the shares of the held-out images, or is None without labels.
+        """
         if self.data.labels is None or heldout is None:
             return ClassShares(torch.ones(1), torch.ones(1), torch.ones(1), labelled=False)
         predicted = classifier.predictions(self.reference.classifier, self.features)
@@ -86,7 +89,8 @@ class Comparison:
     def cas(self, settings: ClassifierSettings, images: str = "generated images") -> float | None:
         """Classification accuracy score: held-out accuracy after training on generated images.
 
-        Ravuri and Vinyals 2019. None without labels. `images` names them in the progress bar.
+        None without labels. `images` is a name for the progress bar. Source: Ravuri and Vinyals
+        2019.
         """
         if self.labels is None:
             return None
@@ -95,17 +99,17 @@ class Comparison:
         return classifier.accuracy(model, self.data.heldout_images, self.data.heldout_labels)
 
     def broken(self) -> float:
-        """Share of images whose strokes are in pieces."""
+        """Share of images with broken strokes, in [0, 1]."""
         return strokes.broken(self.generated)
 
     @cached_property
     def nearest(self) -> tuple[Tensor, Tensor]:
-        """Distance of each image to the nearest training image, and its position: (N,) each."""
+        """Distance of each image to its nearest training image, and its position: (N,) each."""
         points = torch.cat(list(rows(self.generated)))
         return neighbours.nearest(points, rows(self.data.images))
 
     def memorisation(self, near: float) -> dict[str, float]:
-        """How near the images come to training images, and the share below the distance `near`."""
+        """Median distance to the nearest training image, and share of images below `near`."""
         distances = self.nearest[0]
         return {
             "nearest_train_median": float(distances.median()),

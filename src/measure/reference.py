@@ -1,6 +1,6 @@
-"""The reference: real images as the measuring stages see them, and whether its files fit together.
+"""The reference: features and moments of real images, with a check that its files fit together.
 
-The stage `reference` makes it; floors, fid, quality, spread and sweep open it.
+The stage `reference` writes it; floors, fid, quality, spread and sweep read it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INCEPTION_KEYS = ("images", "moments", "reference", "from", "floors")
 
 @dataclass(frozen=True)
 class Features:
-    """Features (N, 128) float32 of real images by the classifier; mapped, to be read only."""
+    """Classifier features (N, 128) float32 of real images, memory-mapped and read-only."""
 
     train: Tensor
     heldout: Tensor
@@ -37,38 +37,41 @@ class Features:
 
 @dataclass(frozen=True)
 class Reference:
-    """What generated images are measured against, and with."""
+    """The real moments and floors to compare generated images with, and the classifier."""
 
-    about: dict  # of KEYS: data set, digests, floors
+    about: dict  # has KEYS: data set, digests, floors
     classifier: Classifier  # on the best device
     moments: Moments  # of the training images' features
 
     def check_data_set(self, fingerprint: str) -> None:
-        """Raises UserError unless generated images are of the reference's data set."""
-        what = "the data set that the images are of"
+        """Raises UserError unless generated images and the reference have one data set."""
+        what = "data set of the generated images"
         provenance.expect(what, fingerprint, self.about["dataset_fingerprint"])
 
 
 def open_reference(about: Path, moments: Path, instrument: Path) -> Reference:
-    """Raises UserError unless the three files came out of one run of the stage `reference`."""
+    """Read reference/about.json, reference/digits.npz and the classifier.
+
+    Raises UserError unless the three files belong to one run of the stage `reference`.
+    """
     values = provenance.read(about, KEYS)
     what = "which measured the real images"
     provenance.expect_file(instrument, what, values["classifier"])
-    provenance.expect_file(moments, "of the real images", values["moments"])
+    provenance.expect_file(moments, "moments of the real images", values["moments"])
     model, _ = classifier.load(instrument)
     model = model.to(device.best())
     return Reference(values, model, frechet.load(moments, classifier.FEATURES))
 
 
 def open_features(path: Path, reference: Reference, data: Dataset | None) -> Features:
-    """The features of the real images. Raises UserError unless they and `data` are its own."""
+    """The features of the real images. Raises UserError unless they and `data` fit `reference`."""
     if data is not None:
-        what = "the data set that is measured against"
+        what = "data set of the real images"
         provenance.expect(what, data.fingerprint, reference.about["dataset_fingerprint"])
-    provenance.expect_file(path, "of the real images", reference.about["features"])
+    provenance.expect_file(path, "features of the real images", reference.about["features"])
     return Features(**provenance.tensors(path))
 
 
 def inception_about(path: Path) -> dict:
-    """What the reference says of the Inception moments; its `moments` is None without any."""
+    """The content of reference/inception.json. `moments` is None if there are none."""
     return provenance.read(path, INCEPTION_KEYS)

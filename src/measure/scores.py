@@ -1,6 +1,6 @@
-"""How close one set of features is to another, by every measure that we have.
+"""All scores of how close one set of features is to another.
 
-Used for generated images, and for real ones as the floors.
+They are computed for generated images, and for real images as floors.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from .frechet import Moments, caution, distance, moments
 from .kernel import kid
 from .neighbours import manifolds
 
-# An image counts as near a training image below this quantile of the held-out images' distances.
+# Quantile of the held-out images' distances to their nearest training image. An image below it
+# counts as memorised.
 NEAR = 0.01
 
 
 def scores(
     features: Tensor, real: Tensor, reference: Moments, neighbours: int, seed: int
 ) -> dict[str, float | None]:
-    """Every score of `features` (N, D), by name; None where there are too few images.
+    """All scores of `features` (N, D), by name; a score is None if there are too few images.
 
     `reference` has the moments of all training images, `real` (M, D) the features of some.
     """
@@ -44,9 +45,9 @@ def scores(
 def quick(
     instrument: classifier.Classifier, images: Tensor, labels: Tensor | None, reference: Moments
 ) -> dict[str, float | None]:
-    """fd_digits and accuracy of uint8 images (N, C, H, W), drawn as the classes `labels` (N,).
+    """fd_digits and accuracy of uint8 images (N, C, H, W), drawn for the classes `labels` (N,).
 
-    The accuracy is None without labels, or where the classifier was trained without them.
+    The accuracy is None without labels, or if the classifier was trained without them.
     """
     features = classifier.features(instrument, images)
     caution("fd_digits", *features.shape)
@@ -62,16 +63,17 @@ def shares(labels: Tensor, classes: int) -> Tensor:
 
 
 def total_variation(a: Tensor, b: Tensor) -> float:
-    """Half the summed difference of two distributions over classes, (classes,) each; in [0, 1]."""
+    """Half the sum of |a - b| for two distributions over classes, (classes,) each; in [0, 1]."""
     return float((a - b).abs().sum() / 2)
 
 
 def floor_of_sets(features: Tensor, reference: Moments, size: int, seed: int) -> dict:
-    """Distances of disjoint random sets of real features (N, D): their number, mean and deviation.
+    """Distances of disjoint random sets of `size` real features, out of `features` (N, D).
 
-    Mean and deviation are None where there are too few sets.
+    Returns the number of sets, and mean and standard deviation of their distances. Each is None
+    if there are too few sets.
     """
-    # At random: the first half of MNIST's test images is neater.
+    # Shuffle, since the first half of MNIST's test images is neater.
     shuffled = features[torch.randperm(len(features), generator=generator(seed, "floor"))]
     sets = [part for part in shuffled.split(size) if len(part) == size]
     floors = [distance(moments(part.numpy()), reference) for part in sets]

@@ -6,11 +6,11 @@ import numpy as np
 from scipy import ndimage
 from torch import Tensor
 
-TOUCHING = np.ones((3, 3))  # diagonal neighbours belong together
+TOUCHING = np.ones((3, 3))  # diagonal neighbours are connected
 
 
 def broken(images: Tensor, threshold: int = 100) -> float:
-    """Share of images whose strokes are in more than one piece; in [0, 1].
+    """Share of images with strokes in more than one piece, in [0, 1].
 
     `images` (N, C, H, W) uint8; pixels above `threshold` in any channel belong to a stroke.
     """

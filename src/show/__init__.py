@@ -1,1 +1,1 @@
-"""Showing results: the figures of the report, its page, and the table of experiments."""
+"""Show results: the figures of the report, its page, and the table of experiments."""

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ..pictures import tile
 
-# Milliseconds that an animation shows its first state, those in between, and the last.
+# Milliseconds for which an animation shows its first state, each next one, and the last.
 FIRST_MS, NEXT_MS, LAST_MS = 400, 120, 1600
 MAX_FRAMES = 40
-GREYS = 32  # of an animation: noise does not compress, and nobody sees the difference
+GREYS = 32  # in an animation: noise compresses badly, and more levels look the same
 
 
 def png(images: Tensor, columns: int, scale: int) -> bytes:
@@ -24,10 +24,10 @@ def png(images: Tensor, columns: int, scale: int) -> bytes:
 
 
 def gif(states: Tensor, columns: int, scale: int) -> bytes:
-    """An endless animation through uint8 states (S, N, C, H, W) of N images.
+    """A GIF that loops through uint8 states (S, N, C, H, W) of N images.
 
-    Each pixel is enlarged to scale x scale. Of many states it shows MAX_FRAMES, evenly spread,
-    first and last included.
+    Each pixel is enlarged to scale x scale. It shows at most MAX_FRAMES states, evenly spread,
+    with the first and the last.
     """
     shown = torch.linspace(0, len(states) - 1, min(len(states), MAX_FRAMES)).round().long()
     frames = [tile(states[i], columns, scale) for i in shown]

@@ -1,6 +1,6 @@
-"""Experiments as git keeps them: their parameters, and which results are truly their own.
+"""Read experiments from git: their parameters, and the results that belong to them.
 
-An experiment's commit also has what lay in the workspace, results of other experiments included.
+DVC commits the whole workspace, so the commit of an experiment can also have results of others.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import yaml
 
 
 def git(*command: str) -> str:
-    """The output of a git command; empty if it fails, for example without a repository."""
+    """The output of a git command; "" if it fails, for example without a repository."""
     process = subprocess.run(
         ["git", *command], capture_output=True, text=True, errors="surrogateescape"
     )
@@ -23,14 +23,17 @@ def git(*command: str) -> str:
 
 
 def experiment_refs() -> list[str]:
-    """References of finished experiments, refs/exps/<2 digits of the baseline>/<38>/<name>."""
+    """References of finished experiments, oldest first.
+
+    Each is refs/exps/<first 2 digits of the baseline>/<its other 38 digits>/<name>.
+    """
     refs = git("for-each-ref", "--sort=committerdate", "--format=%(refname)", "refs/exps/")
     pattern = r"refs/exps/[0-9a-f]{2}/[0-9a-f]{38}/[^/]+"
     return [ref for ref in refs.split() if re.fullmatch(pattern, ref)]
 
 
 def flat(values: dict, prefix: str = "") -> dict[str, object]:
-    """Nested keys joined by dots."""
+    """`values` without nesting: keys are joined by dots."""
     leaves: dict[str, object] = {}
     for key, value in values.items():
         if isinstance(value, dict):
@@ -48,7 +51,7 @@ def _md5(blob: str) -> str:
 
 
 class Commit:
-    """The results of a commit, if they belong to its own parameters and code."""
+    """A commit. `metric` gives only results that come from its own parameters and code."""
 
     def __init__(self, name: str):
         self.name = name
@@ -58,8 +61,8 @@ class Commit:
         self.parameters: dict = yaml.safe_load(self.read("params.yaml")) or {}
         lock = yaml.safe_load(self.read("dvc.lock")) or {}
         self.stages: dict[str, dict] = lock.get("stages", {})
-        self.makers: dict[str, str] = {}  # the stage that makes an output
-        self.outs: dict[str, str] = {}  # the md5 of an output
+        self.makers: dict[str, str] = {}  # each output's stage
+        self.outs: dict[str, str] = {}  # each output's md5
         for stage, entry in self.stages.items():
             for out in entry.get("outs", []):
                 self.makers[out["path"]] = stage
@@ -70,14 +73,14 @@ class Commit:
         return git("show", f"{self.name}:{path}")
 
     def metric(self, path: str, key: str) -> object:
-        """The value, or None if it does not belong to this commit."""
+        """The value of `key` in the file `path`; None if it does not belong to this commit."""
         if path not in self.makers or not self._current(self.makers[path]):
             return None
         text = self.read(path)
         return json.loads(text).get(key) if text else None
 
     def _current(self, stage: str) -> bool:
-        """Whether the stage, and all before it, ran with the commit's parameters and code."""
+        """Whether the stage and all stages before it ran with the commit's parameters and code."""
         if stage not in self.known:
             entry = self.stages[stage]
             used = entry.get("params", {}).get("params.yaml", {})
@@ -96,8 +99,8 @@ class Commit:
         return value
 
     def _fits(self, path: str, recorded: str) -> bool:
-        """Whether an input of a stage is the commit's own, and current itself."""
-        folder = path.rpartition("/")[0]  # a stage may make it as a whole
+        """Whether the input of a stage belongs to this commit, and is current itself."""
+        folder = path.rpartition("/")[0]  # a stage may have it as one output
         for out in (path, folder):
             if out in self.makers:
                 same = out != path or self.outs[out] == recorded
@@ -105,10 +108,10 @@ class Commit:
         return self._holds(path, recorded)
 
     def _holds(self, path: str, recorded: str) -> bool:
-        """Whether the commit's own file or folder is the recorded one.
+        """Whether the file or folder in this commit has the recorded md5.
 
-        A file that git does not keep cannot contradict. A folder of which git keeps only a part
-        is another one.
+        True if git tracks nothing of it, since there is nothing to compare. False if git tracks
+        only a part of a folder.
         """
         if path in self.blobs:
             return _md5(self.blobs[path]) == recorded

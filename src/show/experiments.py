@@ -1,7 +1,7 @@
-"""The table of the experiments that DVC keeps in this repository.
+"""The table of the experiments in this repository.
 
-Parameters and metrics are read from the experiments' commits, so the table needs no lock and no
-cache, and works inside a stage. `dvc exp show` has everything; this has what differs.
+It reads parameters and metrics from the experiments' commits. So it works inside a stage, without
+DVC's lock and cache. `dvc exp show` shows everything; this table shows only what differs.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ METRICS = (
 
 
 def table(metrics: tuple[str, ...] = METRICS) -> pd.DataFrame:
-    """A row for each experiment: its name, the parameters that differ, and these metrics.
+    """One row per experiment: its name, the parameters that differ, and `metrics`.
 
-    Parameters have a column if any experiment differs in them from the last commit; they sort the
-    rows. The data set has a column if the experiments differ in it. A metric is missing if its
-    stage has not run with the experiment's parameters, so no row shows another one's number.
+    A parameter has a column if any experiment's value differs from the last commit. These columns
+    sort the rows. The data set has a column if the experiments use different ones. A metric is
+    missing if its stage did not run with the experiment's parameters: another experiment may have
+    left the number in the commit.
     """
     rows, parameters = [], []
     for ref in experiment_refs():
@@ -55,7 +56,7 @@ def table(metrics: tuple[str, ...] = METRICS) -> pd.DataFrame:
 
 
 def _differing(parameters: list[dict[str, object]]) -> list[str]:
-    """Keys in which any of the experiments differs from the last commit."""
+    """The keys with a value, in any experiment, that differs from the last commit."""
     baseline = flat(yaml.safe_load(git("show", "HEAD:params.yaml") or "{}"))
     keys = dict.fromkeys(key for values in parameters for key in values)
     return [
@@ -66,13 +67,13 @@ def _differing(parameters: list[dict[str, object]]) -> list[str]:
 
 
 def _sort_key(values: dict[str, object], keys: list[str]) -> list[tuple]:
-    """Numbers by value, before everything else by its text."""
+    """Sort key of a row: numbers by value, then everything else by its text."""
     cells = [values.get(key) for key in keys]
     return [(0, cell, "") if isinstance(cell, int | float) else (1, 0, str(cell)) for cell in cells]
 
 
 def headings(metrics: tuple[str, ...]) -> dict[str, str]:
-    """Each metric's name without its file, unless two would have the same."""
+    """The heading of each metric: its key, or file.key if two metrics have the same key."""
     keys = [metric.partition(".")[2] for metric in metrics]
     return {
         metric: key if keys.count(key) == 1 else metric
@@ -92,14 +93,14 @@ def unknown(metrics: tuple[str, ...]) -> list[str]:
 
 
 def shown(value: object) -> str:
-    """A cell: numbers with four digits, nothing for a missing value."""
+    """The text of a cell: numbers with four digits, "" for a missing value."""
     if value is None or value != value:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def markdown(frame: pd.DataFrame, metrics: tuple[str, ...] = METRICS) -> str:
-    """The table as Markdown. Parameters that are equal in all rows are named once, below."""
+    """The table as Markdown. A line below it has the parameters that are equal in all rows."""
     kept = {"experiment", *headings(metrics).values()}
     same = []
     if len(frame) > 1:

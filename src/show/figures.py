@@ -1,6 +1,6 @@
 """The figures of the report. Each function returns a matplotlib Figure, for `plotting.save`.
 
-They draw numbers and images that were computed elsewhere.
+They compute nothing: other stages provide the numbers and images.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ..plotting import BLUE, COLOURS, COLUMN, ORANGE, PAGE, add_note, show_image
 
 
 def _set_close(figure: Figure) -> None:
-    """Set images close together: half the usual space between them."""
+    """Leave less space than usual between images."""
     engine = figure.get_layout_engine()
-    assert isinstance(engine, ConstrainedLayoutEngine)  # plotting.py sets it
+    assert isinstance(engine, ConstrainedLayoutEngine)  # plotting.py turns it on
     engine.set(w_pad=0.015, h_pad=0.015, wspace=0.0, hspace=0.0)
 
 
 def _log_values(axis: Axes) -> None:
-    """A logarithmic axis of values that is labelled with plain numbers."""
+    """Make the y axis logarithmic, and label it with plain numbers."""
     axis.set_yscale("log")
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter("{x:g}")
@@ -36,9 +36,9 @@ def _log_values(axis: Axes) -> None:
 
 
 def evenly(count: int, columns: int) -> list[int]:
-    """`columns` positions out of `count`, spread evenly, first and last included.
+    """`columns` evenly spread positions from 0 to count - 1, with both ends.
 
-    Positions repeat if there are fewer.
+    Positions repeat if `count` is below `columns`.
     """
     return np.linspace(0, count - 1, columns).round().astype(int).tolist()
 
@@ -46,10 +46,10 @@ def evenly(count: int, columns: int) -> list[int]:
 def reverse_process(
     states: Tensor, timesteps: list[int | None], rows: int, columns: int, note: str
 ) -> Figure:
-    """From noise to digit: one image a row, `columns` moments of its trajectory.
+    """From noise to image: one image per row, in `columns` states of its trajectory.
 
-    states (S, N, C, H, W) uint8 are in the order of sampling, the finished images last;
-    `timesteps` (S) has their t, None for the finished ones.
+    states (S, N, C, H, W) uint8 are in sampling order and end with the finished images.
+    `timesteps` (S) has the t of each state, and None for the finished images.
     """
     chosen = evenly(len(states), columns)
     rows = min(rows, states.shape[1])
@@ -69,9 +69,9 @@ def reverse_process(
 def samples_by_class(
     images: Tensor, labels: Tensor | None, classes: int, per_class: int, note: str
 ) -> Figure:
-    """The first `per_class` images of each class, a row each; ten plain rows without classes.
+    """The first `per_class` images of each class, one row per class; ten rows without classes.
 
-    images (N, C, H, W) uint8 in order of their numbers, labels (N,) int64 or None.
+    images (N, C, H, W) uint8 in the order of their numbers, labels (N,) int64 or None.
     """
     if labels is None:
         rows = [images[i * per_class : (i + 1) * per_class] for i in range(10)]
@@ -96,10 +96,10 @@ def samples_by_class(
 
 
 def learning_curve(curve: pd.DataFrame, loss_name: str, timesteps: int, note: str) -> Figure:
-    """Training and held-out loss over optimiser steps, and the held-out loss in each range of t.
+    """Training and held-out loss over optimiser steps, and held-out loss by noise level.
 
-    `curve` has columns step, train_loss, heldout_loss and heldout_level_0, _1 ..., from the least
-    noise to the most.
+    `curve` has columns step, train_loss, heldout_loss and heldout_level_0, _1 ..., least noise
+    first.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.5))
     left.plot(
@@ -128,7 +128,7 @@ def learning_curve(curve: pd.DataFrame, loss_name: str, timesteps: int, note: st
 
 
 def loss_by_noise_level(levels: pd.DataFrame, loss_name: str, note: str) -> Figure:
-    """Held-out loss of the finished model in ranges of t; columns t_from, t_to, loss."""
+    """Held-out loss of the finished model by noise level; columns t_from, t_to, loss."""
     figure, axis = plt.subplots(figsize=(COLUMN, 2.3))
     middle = (levels["t_from"] + levels["t_to"]) / 2
     width = levels["t_to"] - levels["t_from"]
@@ -143,10 +143,11 @@ def loss_by_noise_level(levels: pd.DataFrame, loss_name: str, note: str) -> Figu
 
 
 def quality_over_steps(sweep: pd.DataFrame, floor: tuple[float, float] | None, note: str) -> Figure:
-    """Distance over network evaluations and over time, and broken strokes.
+    """fd_digits over network evaluations and over time, and broken strokes over evaluations.
 
-    `sweep` has columns sampler, evaluations, images_per_second, fd_digits, broken. `floor` is mean
-    and standard deviation of the distance of as many real held-out images, if there are enough.
+    `sweep` has columns sampler, evaluations, images_per_second, fd_digits, broken. `floor` is the
+    mean and standard deviation of fd_digits for as many real held-out images; None if there are
+    too few.
     """
     figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.8))
     colours = itertools.cycle(COLOURS)
@@ -181,7 +182,7 @@ def _draw_floor(axis: Axes, mean: float, deviation: float) -> None:
 
 
 def schedules(by_name: dict[str, Schedule], used: str, note: str) -> Figure:
-    """The noise schedules side by side: the signal that remains, and log-SNR, over t / T."""
+    """The noise schedules: the signal that remains, and log-SNR, over t / T. Marks `used`."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.5))
     for name, schedule in by_name.items():
         colour = {"linear": BLUE, "cosine": ORANGE}[name]

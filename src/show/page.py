@@ -1,6 +1,6 @@
 """The report: one HTML page that needs no network, made from the files of the other stages.
 
-Computes only its layout.
+This module only formats results; it computes none.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TEMPLATE = Path(__file__).with_name("page.html")
 
 @dataclass(frozen=True)
 class Kind:
-    """How to show a metric: its description, the better direction, its unit and its digits."""
+    """How to show a metric: description, better direction, scale, unit and decimals."""
 
     what: str
     better: str
@@ -34,7 +34,7 @@ class Kind:
 
 
 def percent(what: str, better: str) -> Kind:
-    """A share in [0, 1], shown in per cent."""
+    """The Kind of a share in [0, 1], shown in per cent."""
     return Kind(what, better, 100.0, " %")
 
 
@@ -44,51 +44,50 @@ MEASURES = {
     "fid.fid": Kind("Fréchet distance in Inception features (FID)", "lower"),
     "quality.kid_digits": Kind("kernel distance in the classifier's features", "lower", digits=4),
     "fid.accuracy": percent("recognised as the class asked for", "higher"),
-    "quality.precision": percent("precision: generated images that look like real ones", "higher"),
-    "quality.recall": percent("recall: real images that generated ones look like", "higher"),
+    "quality.precision": percent("precision: generated images that look like a real one", "higher"),
+    "quality.recall": percent("recall: real images that look like a generated one", "higher"),
     "quality.density": Kind(
-        "density: how many real neighbourhoods an image lies in", "near 1", digits=3
+        "density: real neighbourhoods around a generated image, divided by k", "near 1", digits=3
     ),
     "quality.coverage": percent("coverage: real neighbourhoods with a generated image", "higher"),
     "quality.cas": percent("real images recognised after training on generated ones", "higher"),
-    "quality.broken": percent("images whose strokes are in pieces", "as real"),
+    "quality.broken": percent("images with broken strokes", "as real images"),
     "quality.class_distance": Kind(
-        "distance of the class shares from the training images'", "lower", digits=4
+        "class shares: distance between generated and training images", "lower", digits=4
     ),
-    "quality.memorised": percent("images suspiciously near a training image", "as real"),
-    "bound.bits_per_dim": Kind("bits per dimension, by the variational bound", "lower", digits=3),
+    "quality.memorised": percent("images suspiciously near a training image", "as real images"),
+    "bound.bits_per_dim": Kind("bits per dimension (variational bound)", "lower", digits=3),
     "train.heldout_loss": Kind("held-out loss", "lower", digits=4),
 }
-OTHER_FLOORS = {"fid.accuracy": "classifier.heldout_accuracy"}  # under names of their own
-# A row each: one picture as wide as the page, or several narrow ones.
+OTHER_FLOORS = {"fid.accuracy": "classifier.heldout_accuracy"}  # floors with another name
+# Each entry is one row: one picture as wide as the page, or several narrow ones.
 PICTURES = (
     (
-        ("samples_by_class", "Generated images, a row per class, not selected."),
-        ("reverse_process", "The reverse process: eight images, from noise to the finished one."),
+        ("samples_by_class", "Generated images, one row per class, not selected."),
+        ("reverse_process", "The reverse process, from noise to the finished image."),
     ),
     (
         (
             "learning_curve",
-            "Training and held-out loss over the optimiser's steps, "
-            "and held-out loss by noise level.",
+            "Training and held-out loss over optimiser steps, and held-out loss by noise level.",
         ),
     ),
     (
         (
             "quality_over_steps",
-            "Samplers and counts of steps on the same model: quality over evaluations and time.",
+            "Samplers with several numbers of steps: quality over network evaluations and time.",
         ),
     ),
-    (("schedules", "The two noise schedules."),),
+    (("schedules", "The noise schedules."),),
     (("loss_by_noise_level", "Held-out loss of the finished model by noise level."),),
 )
 NARROW = {"samples_by_class", "reverse_process", "loss_by_noise_level"}
 
 
 def measures(metrics: dict[str, dict]) -> list[dict[str, str]]:
-    """A row for each measure: its value, mean and deviation over seeds, and the floors.
+    """One row per measure: its value, mean and standard deviation over seeds, and floors.
 
-    `metrics` has the contents of metrics/*.json by the names of the files.
+    `metrics` has the content of each file in metrics/, by its name without .json.
     """
     return [_row(name, kind, metrics) for name, kind in MEASURES.items()]
 
@@ -113,7 +112,7 @@ def _row(name: str, kind: Kind, metrics: dict[str, dict]) -> dict[str, str]:
 
 
 def _over_seeds(key: str, kind: Kind, spread: dict) -> str:
-    """Mean and deviation over seeds; "" where one is missing."""
+    """Mean and standard deviation over seeds; "" if one is missing."""
     mean, deviation = spread.get(f"{key}_mean"), spread.get(f"{key}_sd")
     if mean is None or deviation is None:
         return ""
@@ -121,9 +120,9 @@ def _over_seeds(key: str, kind: Kind, spread: dict) -> str:
 
 
 def sections(values: dict) -> list[dict]:
-    """Parameters by section, those without one first."""
+    """Parameters by section. Parameters without a section come first."""
     plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
-    return [{"name": "of all", "entries": list(plain.items())}] + [
+    return [{"name": "general", "entries": list(plain.items())}] + [
         {"name": name, "entries": list(section.items())}
         for name, section in values.items()
         if isinstance(section, dict)
@@ -146,8 +145,9 @@ def render(
 ) -> str:
     """The whole page as HTML.
 
-    `run` has names and values for the first table. `figures` is the folder of the PNGs.
-    `experiments` has columns, rows of cells, and the number of columns before the numbers.
+    `run` has names and values for the first table. `figures` is the folder with the PNGs.
+    `experiments` has `columns`, `rows` of cells, and `parameters`, the number of columns before
+    the metrics. It is None if there are no experiments.
     """
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
@@ -164,8 +164,8 @@ def render(
         seeds=f"over {spread['seeds']} seeds",
         pictures=[_picture_row(row, figures) for row in PICTURES],
         about_measures=(
-            f"The real images held out are {quality['images_floor_heldout']:,}; ± is the standard "
-            f"deviation over sampling seeds of the one model, or a standard error. "
+            f"There are {quality['images_floor_heldout']:,} held-out real images. ± is the "
+            f"standard deviation over sampling seeds of this model, or a standard error. "
             f"Definitions, ranges and sources: docs/metrics.md."
         ),
     )

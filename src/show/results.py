@@ -1,4 +1,4 @@
-"""What the figures and the report show beyond the files: floors, schedules, the run itself."""
+"""Values for the figures and the report: floors, schedules, facts about the run, experiments."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ CODE = ("src", "stages", "tools", "dvc.yaml", "params.yaml", "constraints.txt")
 
 
 def sweep_floor(sweep: dict) -> tuple[tuple[float, float] | None, str]:
-    """Mean and deviation of real images' distance, if there are enough, and a note on it."""
+    """Mean and standard deviation of fd_digits of real images, and a note for the figure.
+
+    The first is None if there are too few real images.
+    """
     note = f"{sweep['images']:,} generated images each; fewer images raise the distance"
     if sweep["floor_heldout_sets"] < 2:
         return None, note
@@ -38,19 +41,22 @@ def sweep_floor(sweep: dict) -> tuple[tuple[float, float] | None, str]:
 
 
 def schedules_to_compare(config: ScheduleConfig) -> dict[str, Schedule]:
-    """The schedule of `config`, and the others with the same settings if they make schedules."""
+    """The schedule of `config`, and each other schedule that allows the same settings."""
     schedules = {}
     for name in get_args(ScheduleName):
         try:
             schedules[name] = Schedule(replace(config, name=name))
-        except ValueError:  # with these timesteps the other one would leave no signal
+        except ValueError:  # the other schedule leaves no signal with these timesteps
             if name == config.name:
                 raise
     return schedules
 
 
 def check_metrics(metrics: dict[str, dict]) -> None:
-    """Raises UserError unless metrics, by file, are of one data set, model and set of images."""
+    """Raises UserError unless all metrics belong to one data set, model and set of images.
+
+    `metrics` has the content of each file in metrics/, by its name without .json.
+    """
     for name, values in metrics.items():
         for key in ("dataset_fingerprint", "pixels", "model"):
             what = "data set" if key == "dataset_fingerprint" else key
@@ -60,7 +66,7 @@ def check_metrics(metrics: dict[str, dict]) -> None:
 
 
 def about_run(metrics: dict[str, dict]) -> list[tuple[str, str]]:
-    """Rows (name, text) that say what was run, with what, and where."""
+    """Rows (name, text) about the data, the model, the images, the code and the machine."""
     data, train, fid = metrics["data"], metrics["train"], metrics["fid"]
     colour = "RGB" if data["channels"] == 3 else "grey"
     return [
@@ -74,9 +80,9 @@ def about_run(metrics: dict[str, dict]) -> list[tuple[str, str]]:
         (
             "model",
             f"{fid['model']}: {train['parameters']:,} parameters, {train['steps']:,} steps, "
-            f"computed in {train['precision']}",
+            f"trained in {train['precision']}",
         ),
-        ("images", f"{fid['images']:,}, pixels {fid['pixels']}"),
+        ("images", f"{fid['images']:,}, with the pixel digest {fid['pixels']}"),
         ("revision", _revision()),
         ("DVC", _dvc_revision()),
         ("this page was made on", _machine()),
@@ -96,23 +102,23 @@ def compared_experiments() -> dict | None:
 
 
 def _revision() -> str:
-    """The commit of the code, and which files of code and parameters differ from it."""
+    """The commit, and the files of code and parameters that differ from it."""
     commit = git("rev-parse", "--short=12", "HEAD").strip()
     if not commit:
         return "not in a git repository"
     changed = sorted(line[3:] for line in git("status", "--porcelain", "--", *CODE).splitlines())
-    return f"git {commit}" + (f", but for {', '.join(changed)}" if changed else "")
+    return f"git {commit}" + (f", with changes in {', '.join(changed)}" if changed else "")
 
 
 def _dvc_revision() -> str:
-    """DVC's version, its pin of the data, and the experiment that this is part of.
+    """DVC's version, the md5 of the data in data.dvc, and the name of the experiment, if any.
 
-    The pin is no dependency of the stage: DVC takes no pins for one.
+    data.dvc is no dependency of the stage, because DVC does not accept .dvc files as dependencies.
     """
     pin = yaml.safe_load(Path("data.dvc").read_text(encoding="utf-8"))["outs"][0]["md5"]
     experiment = os.environ.get("DVC_EXP_NAME")
     part = f", experiment {experiment}" if experiment else ""
-    return f"{metadata.version('dvc')}, data pinned as {pin}{part}"
+    return f"{metadata.version('dvc')}, data with the md5 {pin}{part}"
 
 
 def _machine() -> str:

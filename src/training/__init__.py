@@ -1,1 +1,1 @@
-"""Training: batches, optimiser, weight average, checkpoints, and what surrounds the steps."""
+"""Training: batches, optimisers, weight average, evaluation, checkpoints, interruption."""

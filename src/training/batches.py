@@ -16,15 +16,15 @@ from ..params import Train
 
 @lru_cache(maxsize=2)
 def permutation(seed: int, epoch: int, count: int) -> Tensor:
-    """The order in which an epoch shows `count` images: (count,) int64."""
+    """The order of the `count` images in an epoch: (count,) int64."""
     return torch.randperm(count, generator=generator(seed, "epoch", epoch))
 
 
 class Batches(Dataset):
-    """Item k is the whole batch of optimiser step k, whichever process computes it.
+    """Item k is the whole batch of optimiser step k, the same in every process.
 
-    Images are uint8 (N, C, H, W), labels int64 (N,) or None. Each epoch is a fresh permutation;
-    batches run across epochs, so every image is seen equally often whatever the batch size.
+    Images are uint8 (N, C, H, W), labels int64 (N,) or None. Each epoch is a new permutation. A
+    batch can span epochs, so every image is used equally often with any batch size.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Batches(Dataset):
         self.seed = seed
 
     def indices(self, step: int) -> Tensor:
-        """Positions (B,) int64 of the images of this step."""
+        """Positions of the images in the batch of this step: (B,) int64."""
         size, count = self.settings.batch_size, len(self.images)
         first = step * size
         epochs = range(first // count, (first + size - 1) // count + 1)
@@ -55,12 +55,16 @@ class Batches(Dataset):
         return self.settings.steps
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        """x0 and eps (B, C, H, W) float32, t (B,) float32 in [0, 1], label (B,) int64 if any."""
+        """The batch of this step: x0, eps, t, and label if there are labels.
+
+        x0 and eps are (B, C, H, W) float32, t (B,) float32 in [0, 1], a share of the timesteps.
+        label is (B,) int64; the number of classes stands for "no class".
+        """
         random = generator(self.seed, "batch", step)
         chosen = self.indices(step)
         x0 = to_float(self.images[chosen])
         x0 = augment(x0, self.settings.augment_rotation, self.settings.augment_shift, random)
-        # One time from each of B equal ranges of [0, 1): less noise in the gradient (Kingma et
+        # One t from each of B equal ranges of [0, 1) gives less noise in the gradient (Kingma et
         # al. 2021, appendix I.1).
         u = (torch.arange(len(x0)) + torch.rand(len(x0), generator=random)) / len(x0)
         t = focused(u, self.settings.focus, self.settings.focus_at)
@@ -72,25 +76,25 @@ class Batches(Dataset):
 
 
 def focused(u: Tensor, focus: float, at: float) -> Tensor:
-    """Times from uniform `u` in [0, 1), with those around `at` more often.
+    """Map uniform `u` in [0, 1) to t that are denser around `at`: (B,) float32 in [0, 1].
 
-    They come 1 / (1 - focus) times as often as at focus 0; those half a unit away, on a circle,
-    1 / (1 + focus) times. (B,) float32 in [0, 1].
+    The density of t is 1 / (1 + focus cos(2 pi u)) and periodic. It is highest at `at`, with
+    1 / (1 - focus), and lowest half a period away, with 1 / (1 + focus).
     """
     return (u + focus / (2 * math.pi) * torch.sin(2 * math.pi * u) + at - 0.5) % 1
 
 
 def augment(images: Tensor, rotation: float, shift: float, random: torch.Generator) -> Tensor:
-    """Rotate each image by at most `rotation` degrees, shift it by at most `shift` pixels.
+    """Rotate each image by at most `rotation` degrees and shift it by at most `shift` pixels.
 
-    images (B, C, H, W) in [-1, 1]. Never flips. Pixels that come into view are background, -1.
+    images (B, C, H, W) float32 in [-1, 1]. Never flips. Fills empty pixels with background, -1.
     """
     if not rotation and not shift:
         return images
     B, _, H, W = images.shape
     uniform = torch.rand(B, 3, generator=random) * 2 - 1
     angle = uniform[:, 0] * math.radians(rotation)
-    # affine_grid measures in half image sides.
+    # The unit of affine_grid is half an image side.
     offset = uniform[:, 1:] * shift * 2 / torch.tensor([W, H])
     rotated = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=1)
     theta = torch.cat([rotated.view(B, 2, 2), offset[:, :, None]], dim=2)

@@ -1,7 +1,7 @@
-"""The state of an interrupted run in a scratch folder that DVC and git do not see.
+"""Save and load the state of an interrupted run, in a folder that DVC and git ignore.
 
-It is keyed by everything that determines the result, so it never leaks into a run with other
-parameters, data or code.
+The key of a checkpoint has everything that determines the result. So a run with other parameters,
+data or code never loads it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from ..common.errors import Caution
 from ..common.files import leftovers, replacing
 from ..common.scratch import place
 
-DIGEST_BYTES = 32  # of a sha256
+DIGEST_BYTES = 32  # length of a sha256
 
 
 class Checkpoint:
-    """One state in a file; see `scratch.place`.
+    """The last saved state of a run, in one file; `scratch.place` makes its path from `key`.
 
-    Its name has the numbers of processes and threads, on which the last bits depend.
+    The file name has the numbers of processes and threads, because the last bits of the result
+    depend on them.
     """
 
     def __init__(self, name: str, key: list, processes: int = 1):
@@ -32,9 +33,9 @@ class Checkpoint:
         self.path = self.key.with_name(f"{self.key.name}-{processes}x{threads}.pt")
 
     def _from_others(self) -> list[tuple[Path, int]]:
-        """The files of runs with another number of processes, and that number.
+        """Files of this run from another number of processes, each with that number.
 
-        Those of as many processes with other threads are left out.
+        Leaves out files from the same number of processes with another number of threads.
         """
         paths = sorted(self.key.parent.glob(f"{self.key.name}-*.pt"))
         counts = [int(path.stem.rpartition("-")[2].partition("x")[0]) for path in paths]
@@ -42,23 +43,23 @@ class Checkpoint:
         return [(path, count) for path, count in pairs if count != self.processes]
 
     def load(self) -> dict | None:
-        """The state last saved; None if there is none or it is damaged: then start anew.
+        """The last saved state; None if there is none, or if its file is damaged.
 
-        If another number of processes left one, the run goes on from that and says what it means.
+        Also loads a state that another number of processes saved, with a warning.
         """
         for path, processes in [(self.path, self.processes), *self._from_others()]:
             if not path.exists():
                 continue
             try:
                 state = _read(path)
-            except Exception as error:  # torch names no common base for what a bad file raises
-                print(f"{path}: cannot be read ({error}); starting anew")
+            except Exception as error:  # torch.load has no base class for its errors
+                print(f"{path}: cannot be read ({error}); ignoring this checkpoint")
                 continue
             if path != self.path:
                 warnings.warn(
-                    f"{path}: begun by {processes} processes, goes on with {self.processes}: the "
-                    f"result will be that of an undisturbed run to rounding, not to the last bit; "
-                    f"if that matters, stop, delete that file, and start again",
+                    f"{path}: saved by {processes} processes, resuming with {self.processes}. "
+                    f"The result will equal that of an uninterrupted run up to rounding, not bit "
+                    f"for bit. If that matters, stop, delete this file and start again",
                     Caution,
                     stacklevel=2,
                 )
@@ -66,27 +67,27 @@ class Checkpoint:
         return None
 
     def save(self, state: dict) -> None:
-        """Replace the state: tensors, numbers, strings, lists and dicts of them.
+        """Replace the saved state. It may hold tensors, numbers, strings, lists and dicts.
 
         Raises OSError, for example if the disk is full.
         """
-        content = io.BytesIO()  # torch, given a file, raises RuntimeError for each of its errors
+        content = io.BytesIO()  # torch.save to a file would turn OSError into RuntimeError
         torch.save(state, content)
         with replacing(self.path) as temporary, open(temporary, "wb") as file:
             file.write(hashlib.sha256(content.getbuffer()).digest())
             file.write(content.getbuffer())
 
     def remove(self) -> None:
-        """Delete all that this run has left here, also with other numbers of processes."""
+        """Delete all files of this run, including those from other numbers of processes."""
         others = [path for path, _ in self._from_others()]
         for path in [self.path, *others, *leftovers(self.path)]:
             path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict:
-    """The state in a file. Raises ValueError if its digest differs, and torch's errors."""
+    """The state in a file. Raises ValueError for a wrong sha256, and the errors of torch.load."""
     content = path.read_bytes()
     digest, state = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
     if hashlib.sha256(state).digest() != digest:
-        raise ValueError("its sha256 is another")
+        raise ValueError("its content does not match its sha256")
     return torch.load(io.BytesIO(state), map_location="cpu", weights_only=True)

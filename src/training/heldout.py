@@ -22,10 +22,10 @@ def loss_by_noise_level(
 ) -> Tensor:
     """Held-out loss in `levels` equal ranges of t, least noise first: (levels,) float64.
 
-    Its mean is the held-out loss. `limit` of the images (uint8) are each seen once (few images
-    repeatedly), at timesteps spread evenly. Images, timesteps and noise follow from `seed`, so any
-    two models are compared on the same inputs. There are no more levels than timesteps. Leaves the
-    denoiser in evaluation mode.
+    Their mean is the held-out loss. At most `limit` of the uint8 images (N, C, H, W) are used, each
+    once; a small set is repeated. Timesteps are spread evenly. `seed` fixes images, timesteps and
+    noise, so all models get the same inputs. There are at most as many levels as timesteps. Leaves
+    the denoiser in evaluation mode.
     """
     denoiser.eval()
     device = next(denoiser.parameters()).device
@@ -33,7 +33,7 @@ def loss_by_noise_level(
     levels = min(levels, T)
     n = max(min(len(images), limit), 10 * levels)
     random = generator(seed, "heldout")
-    # Drawn at random: the first images may be of one class, or the neat ones.
+    # Draw at random: the first images may all have one class, or be neater than the rest.
     drawn = torch.randperm(len(images), generator=random)[:limit]
     chosen = drawn[torch.arange(n) % len(drawn)]
     t = ((torch.arange(n) + 0.5) / n * T).long()[torch.randperm(n, generator=random)]
@@ -51,5 +51,5 @@ def loss_by_noise_level(
 
 
 def level_edges(levels: int, timesteps: int) -> list[int]:
-    """The first timestep of each range, and the end of the last: (levels + 1)."""
+    """The first timestep of each range, then the end of the last range: levels + 1 integers."""
     return [-(-i * timesteps // levels) for i in range(levels + 1)]

@@ -18,9 +18,9 @@ class Interruption:
 
 @contextmanager
 def noted() -> Iterator[Interruption]:
-    """Within the block SIGINT and SIGTERM are only noted. Main thread only.
+    """Record SIGINT and SIGTERM during the block instead of acting on them. Main thread only.
 
-    A signal that was ignored before stays ignored, as SIGINT is in a shell's background job.
+    A signal that was ignored before stays ignored: shells ignore SIGINT in background jobs.
     """
     interruption = Interruption()
     numbers = (signal.SIGINT, signal.SIGTERM)

@@ -1,8 +1,8 @@
-"""Muon: momentum descent that makes every update of a weight matrix orthogonal first.
+"""Muon: gradient descent with momentum that orthogonalises the update of each weight matrix.
 
-After Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". Unlike
-torch.optim.Muon it also takes convolution kernels, as matrices of outputs by (inputs x positions).
-It works on all matrices of a shape at once.
+Source: Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks". Unlike
+torch.optim.Muon it also accepts convolution kernels, as matrices (outputs, inputs x positions).
+It updates all matrices of one shape at once.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
-# Of the quintic that drives singular values into [0.7, 1.2] in five rounds.
+# a, b, c of s -> a s + b s^3 + c s^5, which moves singular values into [0.7, 1.2] in five rounds.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalised(matrices: Tensor, rounds: int = 5) -> Tensor:
-    """About U V^T of each matrix U S V^T (N, rows, columns), by Newton-Schulz iteration.
+    """Approximate U V^T for matrices U S V^T (N, rows, columns), by Newton-Schulz iteration.
 
-    Computes in the type of `matrices`.
+    The result has the shape and dtype of `matrices`. All steps are computed in that dtype.
     """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
@@ -32,19 +32,19 @@ def orthogonalised(matrices: Tensor, rounds: int = 5) -> Tensor:
 
 
 def matrix(weight: Tensor) -> Tensor:
-    """Weights (outputs, inputs, ...) as a matrix (outputs, all the rest).
+    """Weights (outputs, inputs, ...) as a matrix (outputs, inputs x positions).
 
-    Columns follow the order of channels-last memory. Any order would do.
+    The columns follow channels-last memory order. Any order gives the same update.
     """
     return weight.movedim(1, -1).flatten(1)
 
 
 class Muon(torch.optim.Optimizer):
-    """For weights inside a network with at least two dimensions, (outputs, inputs, ...).
+    """Optimiser for hidden weights with two or more dimensions, (outputs, inputs, ...).
 
-    Other weights want AdamW. The orthogonalisation computes in `dtype`. `lr` is about the spectral
-    norm of an update of a wide matrix; for a tall one it grows with the root of its proportions.
-    Weight decay is decoupled, as in AdamW.
+    Use AdamW for all other weights. The spectral norm of an update is about
+    lr * sqrt(max(1, rows / columns)). The orthogonalisation computes in `dtype`. Weight decay is
+    decoupled, as in AdamW.
     """
 
     def __init__(
@@ -60,13 +60,13 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step along the gradients, which every weight must have."""
+        """Take one step. Every weight must have a gradient."""
         for group in self.param_groups:
             weights = group["params"]
             gradients = [weight.grad for weight in weights]
             momenta = [self._momentum(weight) for weight in weights]
             torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
-            directions = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov's
+            directions = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov
             torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
             pairs_by_shape = defaultdict(list)
             for weight, direction in zip(weights, directions, strict=True):
@@ -76,7 +76,7 @@ class Muon(torch.optim.Optimizer):
                 self._update(alike, matrices, group["lr"])
 
     def _update(self, weights: tuple[Tensor, ...], matrices: tuple[Tensor, ...], lr: float) -> None:
-        """Move `weights` of one shape along `matrices`, made orthogonal."""
+        """Orthogonalise `matrices` and subtract them from `weights`, which have one shape."""
         updates = orthogonalised(torch.stack(matrices).to(self.dtype)).to(weights[0].dtype)
         scale = max(1, updates.shape[1] / updates.shape[2]) ** 0.5
         kernels = updates.view(-1, *weights[0].movedim(1, -1).shape).movedim(-1, 2)

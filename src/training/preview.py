@@ -1,4 +1,4 @@
-"""A quick look at a model in training: a few samples, tiled into one picture."""
+"""Draw a few samples from a model in training, tiled into one picture."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ from ..diffusion.denoiser import Denoiser
 from ..diffusion.samplers import Sampler, sample
 from ..pictures import tile
 
-MAX_COLUMNS = 20  # of many classes the first are shown
+MAX_COLUMNS = 20  # further classes are not shown
 
 
 def preview(denoiser: Denoiser, seed: int, rows: int = 8, steps: int = 10) -> Image.Image:
-    """A row per draw and a column per class, by DPM-Solver++(2M). Ten columns without classes."""
+    """Samples of DPM-Solver++(2M): a column per class, with `rows` samples of it.
+
+    A model without classes gets ten columns.
+    """
     unet = denoiser.eval().config.unet
     columns = min(unet.classes, MAX_COLUMNS) or 10
     device = next(denoiser.parameters()).device

@@ -1,6 +1,6 @@
-"""What a run has to show so far, beside its weights: learning curve, best model, previews.
+"""The results of a training run so far: learning curve, best model, previews.
 
-It is part of a checkpoint.
+A checkpoint holds them together with the state of the trainer.
 """
 
 from __future__ import annotations
@@ -19,22 +19,25 @@ from .trainer import Step
 
 @dataclass
 class Progress:
-    """`vars(progress)` is the state to save; `Progress(**state)` goes on from there."""
+    """`vars(progress)` is the state to save; `Progress(**state)` restores it."""
 
     curve: list[dict] = field(default_factory=list)  # rows of the learning curve
-    losses: list[float] = field(default_factory=list)  # of the steps since its last row
-    levels: Tensor | None = None  # held-out loss by noise level, at its last row
+    losses: list[float] = field(default_factory=list)  # of each step since the last row
+    levels: Tensor | None = None  # held-out loss by noise level in the last row
     best: dict | None = None  # step, levels and weights of the row with the lowest held-out loss
-    previews: dict[str, Tensor] = field(default_factory=dict)  # files drawn so far, as bytes
-    guide: dict[str, Tensor] | None = None  # the averaged network early on, for autoguidance
-    pending: dict | None = None  # the last step, while its row or preview may be due
+    previews: dict[str, Tensor] = field(default_factory=dict)  # file names and their bytes
+    guide: dict[str, Tensor] | None = None  # early averaged weights, for autoguidance
+    pending: dict | None = None  # the last step, until its row and preview are done
 
     def add_step(self, step: Step) -> None:
         self.losses.append(step.loss)
         self.pending = asdict(step)
 
     def add_row(self, step: Step, levels: Tensor, averaged: Denoiser) -> None:
-        """One more row of the curve, for the weights of `averaged` and their loss by level."""
+        """Add a row to the curve, and keep the weights of `averaged` if their loss is the lowest.
+
+        `levels` is the held-out loss of `averaged` by noise level.
+        """
         loss = float(levels.mean())
         row = {
             "step": step.step,
@@ -50,11 +53,11 @@ class Progress:
             self.best = {"step": step.step, "levels": levels, "weights": weights}
 
     def settle(self) -> None:
-        """Note that all that was due after the last step is done."""
+        """Record that the row and the preview of the last step are done."""
         self.pending = None
 
     def keep_preview(self, path: Path) -> None:
-        """Remember the file: DVC clears its folder before a stage starts again."""
+        """Keep the bytes of the file: DVC empties its folder before it restarts a stage."""
         self.previews[path.name] = torch.frombuffer(bytearray(path.read_bytes()), dtype=torch.uint8)
 
     def restore_previews(self, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A training run with what surrounds its steps: evaluation, previews, checkpoints, interruption."""
+"""One training run: steps, evaluation, previews, checkpoints and interruption."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .trainer import Step, Trainer
 
 @dataclass(frozen=True)
 class Outputs:
-    """Where a run writes."""
+    """The paths that a run writes."""
 
     model: Path
     last: Path
@@ -41,10 +41,10 @@ class Outputs:
 
 @dataclass
 class Session:
-    """Takes the steps of `trainer` and writes `outputs`.
+    """Run `trainer` and write `outputs`.
 
-    Every process of a run has one and calls the same methods; the first alone writes. `settings`
-    are those of params.yaml, the trainer's may have fewer steps.
+    Every process has its own session and calls the same methods. Only the first process writes.
+    `settings` are those of params.yaml; `trainer.settings` may have fewer steps.
     """
 
     trainer: Trainer
@@ -73,7 +73,7 @@ class Session:
     def run(self) -> None:
         """Resume if there is a checkpoint, take the remaining steps, and write the results.
 
-        After SIGINT or SIGTERM it saves a checkpoint and ends the process.
+        After SIGINT or SIGTERM, save a checkpoint and exit.
         """
         self._resume()
         with interruption.noted() as interrupted:
@@ -94,8 +94,8 @@ class Session:
         state = f"{self.trainer.step} {self.data.fingerprint}"
         if len(set(self.processes.gathered(state))) > 1:
             raise UserError(
-                f"the processes do not see the same data and checkpoint: "
-                f"{self.checkpoint.path.parent} must be shared by them"
+                f"the processes do not see the same data and checkpoint. "
+                f"All of them must share {self.checkpoint.path.parent}"
             )
 
     def _take_steps(self, interrupted: Interruption) -> None:
@@ -110,7 +110,7 @@ class Session:
         for step in bar:
             self.progress.add_step(step)
             postfix = {"loss": f"{step.loss:.4f}"}
-            if rate := bar.format_dict["rate"]:  # not before its first display
+            if rate := bar.format_dict["rate"]:  # None until the first display
                 postfix["images/s"] = f"{rate * self.settings.batch_size:.0f}"
             bar.set_postfix(postfix, refresh=False)
             self._leave_if(interrupted, step)
@@ -119,7 +119,7 @@ class Session:
                 self._save()
 
     def _after(self, step: Step, interrupted: Interruption) -> None:
-        """Everything that is due after a step, which may take seconds."""
+        """Do everything that is due after a step. It may take seconds."""
         if step.step == self.guide_step:
             self.progress.guide = copy.deepcopy(self.trainer.averaged.unet.state_dict())
         evaluate = self._due(step, self.settings.evaluate_interval)
@@ -136,7 +136,7 @@ class Session:
         return step.step % interval == 0 or step.step == self.steps
 
     def _evaluate(self, step: Step) -> None:
-        """Measure the held-out loss: one more row of the learning curve."""
+        """Measure the held-out loss and add a row to the learning curve."""
         averaged, data = self.trainer.averaged, self.data
         levels = loss_by_noise_level(averaged, data.heldout_images, data.heldout_labels, self.seed)
         self.progress.add_row(step, levels, averaged)
@@ -152,7 +152,10 @@ class Session:
         self.checkpoint.save(vars(self.progress) | {"trainer": self.trainer.state_dict()})
 
     def _leave_if(self, interrupted: Interruption, step: Step) -> None:
-        """End with a checkpoint if a process was interrupted; evaluation waits for the resume."""
+        """If any process was interrupted, save a checkpoint and exit.
+
+        An evaluation or preview that is still due runs after the resume.
+        """
         number = self.processes.largest(interrupted.signal or 0)
         if not number:
             return
@@ -162,7 +165,7 @@ class Session:
             seconds = time.monotonic() - started
             print(
                 f"\ntrain: interrupted, saved after step {step.step} in {seconds:.1f} s; "
-                f"`dvc repro` goes on from there",
+                f"`dvc repro` continues from there",
                 file=sys.stderr,
             )
         self.processes.wait()
@@ -171,7 +174,7 @@ class Session:
     def _finish(self) -> None:
         """Write both models, curve, levels and metrics, and remove the checkpoint."""
         progress, averaged = self.progress, self.trainer.averaged
-        assert progress.best is not None and progress.levels is not None  # of the last step's row
+        assert progress.best is not None and progress.levels is not None  # set at the last step
         best = progress.best
         reports.write_csv(self.outputs.curve, progress.curve)
         if progress.guide:
@@ -195,7 +198,7 @@ class Session:
         self.checkpoint.remove()
 
     def _about(self, step: int, levels: Tensor) -> dict:
-        """What a model file says about itself."""
+        """Facts for the header of a model file: data set, class counts, step, held-out loss."""
         counts = {"class_counts": self.data.class_counts()}
         return self.data.describe() | counts | {"step": step, "heldout_loss": float(levels.mean())}
 

@@ -1,4 +1,4 @@
-"""The untrained model that params.yaml describes, and what to tell the user about it."""
+"""Build the untrained model of params.yaml, and describe it to the user."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ..params import Model
 
 
 def untrained(settings: Model, schedule: ScheduleConfig, data: Dataset, seed: int) -> Denoiser:
-    """A denoiser with random weights for images of this size, channels and classes.
+    """A denoiser with random weights, for the images and classes of `data`.
 
-    Raises UserError if the settings do not fit the images.
+    `seed` fixes the weights. Raises UserError if the settings do not fit the images.
     """
     unet = UNetConfig(
         image_size=data.image_size,
@@ -38,17 +38,17 @@ def untrained(settings: Model, schedule: ScheduleConfig, data: Dataset, seed: in
 
 
 def describe(denoiser: Denoiser, conditional: bool) -> list[str]:
-    """Lines that say what is about to be trained, and where it differs from params.yaml.
+    """Lines that describe the model to train, and its differences from params.yaml.
 
-    `conditional` is model.conditional.
+    `conditional` is model.conditional in params.yaml.
     """
     unet = denoiser.config.unet
     sides = unet.resolutions
     attention = [side for side in sides if side in unet.attention_resolutions]
-    named = f"none of them (params name {list(unet.attention_resolutions)})"
+    named = f"none (model.attention_resolutions is {list(unet.attention_resolutions)})"
     parameters = sum(weights.numel() for weights in denoiser.parameters())
     lines = [
-        f"{parameters:,} parameters, feature maps of {sides}, attention at {attention or named}, "
+        f"{parameters:,} parameters, feature map sides {sides}, attention at {attention or named}, "
         f"{unet.classes or 'no'} classes"
     ]
     if conditional and not unet.classes:
@@ -59,8 +59,7 @@ def describe(denoiser: Denoiser, conditional: bool) -> list[str]:
     signal = float(denoiser.schedule.alpha[-1]) ** 2
     if signal > 1e-3:
         lines.append(
-            f"at the last timestep {signal:.1%} of the signal's variance is left, while samplers "
-            f"start from noise alone: expect odd images; more timesteps or a larger beta_end "
-            f"leave less"
+            f"{signal:.1%} of the signal's variance is left at the last timestep, but samplers "
+            f"start from pure noise. Expect worse images, or increase timesteps or beta_end"
         )
     return lines

@@ -1,7 +1,7 @@
 """The training loop: optimiser, learning rate, weight average, and a state to resume from.
 
-A generator of steps; the caller logs, saves and draws. All randomness of a step follows from
-(seed, step), so a run that is stopped and resumed takes the same steps as one that is not.
+`Trainer.run` is a generator of steps; the caller logs, saves and draws. (seed, step) fixes all
+randomness of a step, so a resumed run takes the same steps as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .muon import Muon
 
 @dataclass(frozen=True)
 class Step:
-    """What one optimiser step did; `step` counts from 1."""
+    """The result of one optimiser step; `step` counts from 1."""
 
     step: int
     loss: float
@@ -37,16 +37,16 @@ class Step:
 
 
 def limited(settings: Train, count: int) -> Train:
-    """`settings` with at most the steps of max_epochs passes over `count` images."""
+    """`settings`, with no more steps than max_epochs passes over `count` images take."""
     most = math.ceil(settings.max_epochs * count / settings.batch_size)
     return settings.model_copy(update={"steps": min(settings.steps, most)})
 
 
 def annealing(step: int, settings: Train) -> float:
-    """Share of the peak learning rate at `step`, counted from 0.
+    """Share of the peak learning rate at `step`, which counts from 0.
 
-    A linear warm-up, of a short training at most half, then a straight line that reaches zero one
-    step after the last (Bergsma et al. 2025, "Straight to Zero").
+    It rises linearly during warmup_steps, but at most half of the steps. Then it falls linearly to
+    zero one step after the last (Bergsma et al. 2025, "Straight to Zero").
     """
     warmup = min(settings.warmup_steps, settings.steps // 2)
     if step < warmup:
@@ -68,24 +68,25 @@ def optimizers(denoiser: Denoiser, settings: Train) -> list[torch.optim.Optimize
 
 
 def ema_decay(step: int, length: float) -> float:
-    """Decay of the weight average after `step` steps: it reaches back over that share of them."""
+    """Decay of the weight average after `step` steps: it spans about length * step of them."""
     return 1 - 1 / (1 + length * step)
 
 
 def ignore_signals(worker: int) -> None:
-    """For a process that loads batches: it must serve until the step is finished.
+    """Make a data-loading process ignore SIGINT and SIGTERM.
 
-    A Ctrl-C reaches it, too.
+    Ctrl-C reaches these processes too, but training still needs the batch of the current step.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
 
 
 class Trainer:
-    """Trains `denoiser` in place; `averaged` is the copy to evaluate and keep.
+    """Train `denoiser` in place; `averaged` has the averaged weights, to evaluate and save.
 
-    Without EMA they are the same. Of several `processes` each takes its share of every batch, and
-    all end in the same weights. Images are uint8 (N, C, H, W), labels int64 (N,) or None.
+    Without EMA both are the same object. Each of several `processes` takes its share of every
+    batch, and all get the same weights. Images are uint8 (N, C, H, W), labels int64 (N,) or None.
+    Raises UserError if batch_size is no multiple of accumulation times the number of processes.
     """
 
     def __init__(
@@ -102,8 +103,8 @@ class Trainer:
         shares = self.processes.count * settings.accumulation
         if settings.batch_size % shares:
             raise UserError(
-                f"train.batch_size ({settings.batch_size}) must be a multiple of "
-                f"train.accumulation times the {self.processes.count} processes: {shares}"
+                f"train.batch_size: expected a multiple of {shares} (train.accumulation times the "
+                f"{self.processes.count} processes), got {settings.batch_size}"
             )
         self.device = torch.device(device)
         self.denoiser = denoiser.to(self.device)
@@ -125,7 +126,7 @@ class Trainer:
         self.step = 0
 
     def run(self) -> Iterator[Step]:
-        """Take the remaining steps, yielding after each.
+        """Take the remaining steps and yield each.
 
         Raises UserError if the loss or the gradient is not finite.
         """
@@ -142,7 +143,7 @@ class Trainer:
 
     def _take(self, batch: dict[str, Tensor]) -> Step:
         """One optimiser step."""
-        self.denoiser.train()  # a caller may have evaluated it
+        self.denoiser.train()  # the caller may have set evaluation mode
         share = annealing(self.step, self.settings)
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
             optimizer.param_groups[0]["lr"] = share * peak
@@ -163,14 +164,14 @@ class Trainer:
         return Step(self.step, loss, share * self.settings.lr, grad_norm)
 
     def _backward(self, batch: dict[str, Tensor]) -> float:
-        """Gradients of this process's share of the batch, part by part; the mean loss."""
+        """Accumulate gradients over this process's share of the batch; returns the mean loss."""
         steps = len(self.denoiser.schedule)
-        # float32 rounds the last times of [0, 1) up to 1.
+        # float32 can round a t just below 1 up to 1.
         batch["t"] = (batch["t"] * steps).long().clamp(0, steps - 1)
         parts = self.settings.accumulation
         total = 0.0
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            # Dropout layers take no generator.
+            # Dropout layers take no generator, so seed the global one.
             torch.manual_seed(derive(self.seed, "dropout", self.step, self.processes.rank))
             for part in zip(*(value.chunk(parts) for value in batch.values()), strict=True):
                 on_device = (value.to(self.device, non_blocking=True) for value in part)
@@ -197,15 +198,16 @@ class Trainer:
             for optimizer in self.optimizers
         )
         return UserError(
-            f"training diverged at step {self.step + 1}: {values}, at learning rates of {rates}; "
-            f"try lower train.lr and train.muon_lr, more train.warmup_steps or a smaller "
-            f"train.grad_clip; the last checkpoint is as it was"
+            f"training diverged at step {self.step + 1}: {values}, at learning rates of {rates}. "
+            f"Try a lower train.lr and train.muon_lr, more train.warmup_steps, or a lower "
+            f"train.grad_clip. The last checkpoint is unchanged"
         )
 
     def state_dict(self) -> dict:
-        """Everything that later steps depend on, for `load_state_dict` of a trainer built alike.
+        """Everything that later steps depend on.
 
-        Raises UserError if a weight is not finite: such a state is not worth keeping.
+        `load_state_dict` of a trainer with the same arguments restores it. Raises UserError if a
+        weight is not finite, so that no checkpoint has such weights.
         """
         for weights in (*self.denoiser.parameters(), *self.averaged.parameters()):
             if not weights.isfinite().all():
