@@ -20,7 +20,9 @@ def main() -> None:
     reference.check_data_set(drawn.dataset_fingerprint)
     provenance.expect_file("models/model.safetensors", "which drew the images", drawn.model)
     if deep["moments"]:
-        provenance.expect_file("reference/inception.npz", "moments of the real images", deep["moments"])
+        provenance.expect_file(
+            "reference/inception.npz", "moments of the real images", deep["moments"]
+        )
     manifest.check_settings(drawn, p.sample)
     network = inception_network(p.fid.inception, drawn.count, deep)
 

@@ -274,9 +274,9 @@ ALL = set(NAMES)
 
 
 def table_of_reruns() -> dict[str, set[str]]:
-    """The table of the README: by pattern of keys and folders, the stages that rerun."""
-    readme = (ROOT / "README.md").read_text()
-    table = re.search(r"^\| change \|.*?\n\n", readme, re.MULTILINE | re.DOTALL)[0]
+    """The table of docs/design.md: by pattern of keys and folders, the stages that rerun."""
+    design = (ROOT / "docs/design.md").read_text()
+    table = re.search(r"^\| change \|.*?\n\n", design, re.MULTILINE | re.DOTALL)[0]
     head, _, *rows = table.split("\n")
     # A column may have several stages.
     columns = [re.findall(r"\w+", cell) for cell in head.split("|")[2:-1]]

@@ -1,8 +1,9 @@
-"""The README is true: its numbers are the committed metrics, its commands and files exist."""
+"""README and docs are true: numbers are the committed metrics, commands and files exist."""
 
 import json
 import re
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -13,6 +14,8 @@ from tests.conftest import ROOT, clone_into, run
 
 README = (ROOT / "README.md").read_text()
 DOCS = (ROOT / "docs" / "metrics.md").read_text()
+RESULTS = (ROOT / "docs" / "results.md").read_text()
+GUIDE = (ROOT / "docs" / "guide.md").read_text()
 METRICS = {
     f"{path.stem}.{key}": value
     for path in (ROOT / "metrics").glob("*.json")
@@ -26,11 +29,22 @@ REAL = {"fid.accuracy": "classifier.heldout_accuracy", "quality.cas": "quality.c
 def test_there_is_a_table_of_results():
     assert {name for name, *_ in ROWS} >= {
         "fid.fd_digits",
-        "fid.fd_digits_floor_train",
         "fid.accuracy",
         "quality.recall",
-        "train.heldout_loss",
+        "bound.bits_per_dim",
     }
+
+
+def test_the_first_page_stays_short():
+    assert len(README.splitlines()) <= 160 and len(README.split()) <= 1300
+
+
+def test_the_code_on_the_first_page_is_that_of_the_library():
+    (excerpt,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    core = "".join(path.read_text() for path in (ROOT / "src/diffusion").glob("*.py"))
+    unindented = "\n".join(line.strip() for line in core.splitlines())
+    parts = excerpt.strip().split("\n\n")
+    assert len(parts) == 2 and all(part in unindented for part in parts)
 
 
 @pytest.mark.parametrize("name, value, real, spread", ROWS)
@@ -47,12 +61,12 @@ def test_a_number_in_the_readme_is_the_one_in_the_metrics(name, value, real, spr
             assert float(plain) == expected, (name, cell)
 
 
-def test_times_in_the_readme_are_those_of_the_committed_run():
+def test_times_of_stages_are_those_of_the_committed_run():
     """benchmarks/results/stages.jsonl is what the stages noted in .scratch/ as they ran."""
     log = (ROOT / "benchmarks/results/stages.jsonl").read_text().splitlines()
     records = {record["stage"]: record for record in map(json.loads, log)}
     rows = {
-        name: re.search(rf"^\| {name} \|(.+)\|$", README, re.MULTILINE)[1].split("|")
+        name: re.search(rf"^\| {name} \|(.+)\|$", RESULTS, re.MULTILINE)[1].split("|")
         for name in ("stage", "time", "peak memory, MiB")
     }
     stages = [stage.strip() for stage in rows["stage"][:-1]]
@@ -101,14 +115,13 @@ def test_numbers_over_seeds_in_the_table_of_metrics_are_those_in_the_metrics():
 
 
 def test_the_readme_says_that_fid_was_not_measured_exactly_as_long_as_it_was_not():
-    assert (METRICS["fid.fid"] is None) == ("`fid.fid` | not measured" in README)
-    measured = {name for name, value, *_ in ROWS if "not" not in value}
-    assert (METRICS["fid.fid"] is not None) == ("fid.fid" in measured)
+    assert (METRICS["fid.fid"] is None) == ("FID in Inception features was not measured" in README)
+    assert (METRICS["fid.fid"] is None) == ("fid.fid" not in {name for name, *_ in ROWS})
 
 
 def test_make_targets_in_readme_and_docs_exist():
     known = run("make", "help", cwd=ROOT).stdout
-    for page in (README, *(path.read_text() for path in (ROOT / "docs").glob("*.md"))):
+    for page in map(Path.read_text, [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]):
         for target in set(re.findall(r"[`$] ?make ([a-z]+(?:-[a-z]+)*)", page)):
             assert f"make {target} " in known, target
 
@@ -122,28 +135,29 @@ def test_the_default_sampler_is_one_that_the_sweep_speaks_for(params):
     assert default <= rows["fd_digits"].min() + METRICS["sweep.fd_digits_floor_heldout_sd"]
 
 
-def test_files_in_the_readme_exist():
+def test_files_that_pages_link_to_exist():
     tracked = set(run("git", "ls-files", cwd=ROOT).stdout.splitlines())
-    for link in re.findall(r"\]\(([^)#:]+)[)#]", README):
-        assert link in tracked, link
-    for page in (ROOT / "docs").glob("*.md"):
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         for link in re.findall(r"\]\(([^)#:]+)[)#]", page.read_text()):
             path = (page.parent / link).resolve().relative_to(ROOT).as_posix()
-            assert path in tracked, (page.name, link)
-    folder = ""
-    listing = re.findall(r"^ {4}( {4})?(\S+)(?: (\S+/))* {2,}", README, re.MULTILINE)
-    for indent, *block in listing:
-        folder = folder if indent else block[0]
-        for name in filter(None, block):
-            prefix = f"{folder}{name}" if indent else name
-            assert any(path.startswith(prefix) for path in tracked), prefix
+            named = path in tracked or any(name.startswith(f"{path}/") for name in tracked)
+            assert named, (page.name, link)
+
+
+def test_headings_that_pages_link_to_exist():
+    for page in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        for link, heading in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+            target = page.parent / link if link else page
+            titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+            assert heading in slugs, (page.name, link, heading)
 
 
 def test_pictures_in_git_are_figures_and_generated_images_alone():
     tracked = run("git", "ls-files", cwd=ROOT).stdout.splitlines()
     suffixes = (".png", ".gz", ".zip", ".npy", ".jpg", ".gif")
     assert sorted(path for path in tracked if path.endswith(suffixes)) == [
-        *(f"docs/pictures/{name}.png" for name in ("demo", "growth", "peers", "shapes")),
+        *(f"docs/pictures/{name}.png" for name in ("demo", "peers", "shapes")),
         "figures/learning_curve.png",
         "figures/loss_by_noise_level.png",
         "figures/quality_over_steps.png",
@@ -161,8 +175,8 @@ def test_tests_in_the_docs_exist():
 
 
 @pytest.mark.slow
-def test_the_python_of_the_readme_draws_digits_in_a_fresh_clone(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_the_python_of_the_guide_draws_digits_in_a_fresh_clone(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
     clone = clone_into(tmp_path / "clone")
     run("dvc", "pull", "models/model.safetensors", cwd=clone)
     check = """
@@ -172,22 +186,22 @@ assert digits.float().std() > 20
     run(sys.executable, "-c", code + check, cwd=clone)
 
 
-def test_the_benchmark_in_the_readme_is_the_committed_one():
+def test_the_benchmark_of_fid_is_the_committed_one():
     result = json.loads((ROOT / "benchmarks/results/fid_2000.json").read_text())
-    sentence = (
-        r"2,000 images, .* medians of three rounds: (\d+) s\s+against (\d+), (\d+) and (\d+) s, "
-        r"so (\d\.\d+) times"
-    )
-    *seconds, times = re.search(sentence, README).groups()
     tools = ("ours", "pytorch-fid", "clean-fid", "torch-fidelity")
-    assert seconds == [f"{result['tools'][tool]['seconds']:.0f}" for tool in tools]
-    assert times == f"{result['fastest_peer_over_ours']:.2f}"
+    rows = {
+        name: [cell.strip() for cell in cells.split("|")]
+        for name, cells in re.findall(r"^\| (seconds|value) \| (.+) \|$", RESULTS, re.MULTILINE)
+    }
+    assert rows["seconds"] == [f"{result['tools'][tool]['seconds']:.0f}" for tool in tools]
+    assert rows["value"] == [f"{result['tools'][tool]['value']:.3f}" for tool in tools]
+    assert f"Ours is {result['fastest_peer_over_ours']:.2f} times as fast" in RESULTS
     assert result["rounds"] == 3 and result["images"] == 2000
 
 
-def test_the_table_of_peers_in_the_readme_is_the_committed_one():
+def test_the_table_of_peers_is_the_committed_one():
     result = json.loads((ROOT / "benchmarks/results/peers.json").read_text())
-    assert peers.markdown(result) in README
+    assert peers.markdown(result) in RESULTS
 
 
 def test_make_help_lists_every_target():
@@ -197,11 +211,11 @@ def test_make_help_lists_every_target():
     assert len(targets) > 10 and all(f"make {target} " in shown for target in targets)
 
 
-def test_the_readme_says_what_make_samples_does():
+def test_the_guide_says_what_make_samples_does():
     """`test_a_clone_samples_measures_and_draws_without_data_or_training` does just that."""
     recipe = run("make", "--dry-run", "samples", cwd=ROOT).stdout
     for command in (
         "dvc pull --quiet models/model.safetensors models/classifier.safetensors reference/",
         "dvc repro --single-item --force sample fid figures",
     ):
-        assert command in recipe and command.replace(" --quiet", "") in README
+        assert command in recipe and command.replace(" --quiet", "") in GUIDE
