@@ -1,7 +1,7 @@
-"""The demo's page: draw digits with a trained model, and leaf through the steps from noise.
+"""The demo's page: draw digits with a trained model, and see each step from noise to image.
 
-`make demo` starts it, for this machine alone. src/demo/request.py bounds what a visitor may ask
-for, src/demo/trajectory.py draws it.
+`make demo` starts it, for this machine alone. src/demo/request.py limits what a visitor may
+request, and src/demo/trajectory.py draws it.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from src.show import animation
 
 METHODS = {
     "sa-solver": "SA-Solver",
-    "sde-dpmsolver++": "DPM-Solver++ with fresh noise",
+    "sde-dpmsolver++": "SDE-DPM-Solver++(2M)",
     "dpmsolver++": "DPM-Solver++(2M)",
     "ddim": "DDIM",
     "ddpm": "DDPM",
 }
 SPACINGS = {
     "logsnr": "equal in log-SNR",
-    "trailing": "equal in t, from the end",
-    "leading": "equal in t, from the start",
+    "trailing": "trailing (equal in t)",
+    "leading": "leading (equal in t)",
 }
 VIEWS = {"x_t": "noisy image", "x0": "predicted image"}
-MAX_DIGITS = 12  # of a number
-KEPT_BYTES = 2**26  # of trajectories per session, so that going back to earlier settings is free
+MAX_DIGITS = 12  # in a number
+KEPT_BYTES = 2**26  # trajectories kept per session: going back to earlier settings is free
 NO_MODEL = """
 **No model yet.** Get one, then reload this page:
 
-- `dvc pull models/model.safetensors` fetches the committed one, offline;
-- `make run` trains your own; `make run DATA=digits` one of 8x8 digits, in a few minutes.
+- `dvc pull models/model.safetensors` fetches the committed model. It needs no network.
+- `make run` trains your own. `make run DATA=digits` trains one on 8x8 digits in a few minutes.
 """
 STYLE = """<style>
 [data-testid="stImage"] img {image-rendering: pixelated; border-radius: 4px; background: #000}
@@ -55,9 +55,9 @@ STYLE = """<style>
 
 
 def icon() -> Image.Image:
-    """Noise that turns into an image, from left to right.
+    """The page's icon: noise that fades from left to right.
 
-    It is drawn here because the browser would fetch a named icon from the network.
+    It is drawn here, because the browser would fetch a named icon from the network.
     """
     pixels = np.random.default_rng(0).integers(0, 256, (16, 16)) * np.linspace(1, 0, 16)
     return Image.fromarray(pixels.astype(np.uint8)).resize((64, 64), Image.Resampling.NEAREST)
@@ -95,19 +95,21 @@ def main() -> None:
 def what_to_draw(
     models: dict[str, Path], settings: params.Sample
 ) -> tuple[list[tuple[str, Request]], int]:
-    """All widgets of the sidebar: (model name, request) of each panel, and images per row."""
+    """Show the sidebar. Returns (model name, request) of each panel, and images per row."""
     digits, columns = which_digits(count_classes(models))
     images = {"seed": which_seed(), "digits": digits, "count": len(digits)}
     requests = [how_to_draw("first", models, settings, images)]
     if st.toggle(
-        "Compare with another", key="compare", help="a second sampler or model, from the same noise"
+        "Compare with another",
+        key="compare",
+        help="Show a second sampler or model, from the same noise.",
     ):
         requests.append(how_to_draw("second", models, settings, images))
     return requests, columns
 
 
 def count_classes(models: dict[str, Path]) -> int:
-    """Classes of the first panel's model; 0 if it cannot be read, which its own widget reports."""
+    """Classes of the first panel's model; 0 if it cannot be read, which its panel then reports."""
     name = st.session_state.get("first_model", default_model(models))
     try:
         denoiser, _ = open_model(models[name if name in models else default_model(models)])
@@ -128,15 +130,14 @@ def which_seed() -> int:
         0,
         MAX_SEED,
         key="seed",
-        help="image k follows from this and from k alone, so the same seed starts every "
-        "sampler from the same noise",
+        help="Image k depends on the seed and k alone, so all samplers start from the same noise.",
     )
     right.button(
-        "Another",
+        "Random",
         key="another",
         on_click=change_seed,
         width="stretch",
-        help="a seed drawn at random",
+        help="Choose a seed at random.",
     )
     return int(seed)
 
@@ -149,7 +150,7 @@ def change_seed() -> None:
 def which_digits(classes: int) -> tuple[tuple[int, ...], int]:
     """The class of each image, row by row (zeros if there are no classes), and images per row."""
     if not classes:
-        count = st.slider("How many", 1, MAX_IMAGES, 40, key="count")
+        count = st.slider("Images", 1, MAX_IMAGES, 40, key="count")
         return (0,) * count, min(count, 10)
     kinds = ["All", "One class"] + ["A number"] * (classes == 10)
     kind = st.segmented_control(
@@ -157,38 +158,38 @@ def which_digits(classes: int) -> tuple[tuple[int, ...], int]:
     )
     if kind == "All":
         most = max(1, min(10, MAX_IMAGES // classes))
-        each = st.slider("How many of each", 1, most, most, key="each") if most > 1 else 1
+        each = st.slider("Images per class", 1, most, most, key="each") if most > 1 else 1
         shown = range(min(classes, MAX_IMAGES))
         return tuple(c for c in shown for _ in range(each)), each if each > 1 else min(classes, 10)
     if kind == "One class":
-        digit = st.selectbox("Which", range(classes), key="class")
-        count = st.slider("How many", 1, MAX_IMAGES, 40, key="count")
+        digit = st.selectbox("Class", range(classes), key="class")
+        count = st.slider("Images", 1, MAX_IMAGES, 40, key="count")
         return (digit,) * count, min(count, 10)
     return digits_of_number()
 
 
 def digits_of_number() -> tuple[tuple[int, ...], int]:
-    """The digits of a number that the visitor types, in as many rows as chosen, and its length."""
+    """The digits of the number that the visitor types, repeated for each row, and its length."""
     number = st.text_input(
-        "Which number",
+        "Number",
         "2026",
         max_chars=MAX_DIGITS,
         key="number",
-        help="each digit is drawn on its own",
+        help="The model draws each digit on its own.",
     )
     if not (number.isascii() and number.isdigit() and len(number) <= MAX_DIGITS):
-        st.error(f"expected up to {MAX_DIGITS} digits, such as 2026, found {number!r}")
+        st.error(f"number: expected up to {MAX_DIGITS} digits, such as 2026, got {number!r}")
         # Draw the last good number, so that all other settings stay as they are, too.
         number = st.session_state.get("last_number", "2026")
     st.session_state["last_number"] = number
-    rows = st.slider("How often", 1, min(8, MAX_IMAGES // MAX_DIGITS), 1, key="rows")
+    rows = st.slider("Rows", 1, min(8, MAX_IMAGES // MAX_DIGITS), 1, key="rows")
     return tuple(map(int, number)) * rows, len(number)
 
 
 def how_to_draw(
     panel: str, models: dict[str, Path], settings: params.Sample, images: dict
 ) -> tuple[str, Request]:
-    """Widgets for a panel's model and sampler ("first" or "second").
+    """Show the widgets for the model and sampler of a panel, "first" or "second".
 
     Returns the model's name and the request for `images` (seed, digits, count).
     """
@@ -206,7 +207,7 @@ def how_to_draw(
         limit = min(MAX_STEPS, len(denoiser.schedule))
         steps = st.slider("Steps", 1, limit, min(settings.steps, limit), key=f"{panel}_steps")
         spacing = st.selectbox(
-            "Which timesteps",
+            "Timestep spacing",
             SPACINGS,
             list(SPACINGS).index(settings.spacing),
             SPACINGS.get,
@@ -229,8 +230,7 @@ def which_model(panel: str, models: dict[str, Path]) -> str:
         names,
         names.index(default_model(models)),
         key=f"{panel}_model",
-        help="files in models/; docs/demo.md says "
-        "how to put one of an experiment beside it, to compare schedules",
+        help="A file in models/. docs/guide.md says how to add the model of an experiment.",
     )
 
 
@@ -246,41 +246,42 @@ def how_much_noise(panel: str, method: str, settings: params.Sample) -> float:
         default,
         0.05,
         key=f"{panel}_eta_{method}",
-        help="1: as much as the "
-        "reverse diffusion has; 0: none, the image follows from the first noise alone",
+        help="0: none, so the initial noise determines the image. "
+        "1: as much as in the reverse diffusion.",
     )
 
 
 def how_much_guidance(panel: str, denoiser: Denoiser, settings: params.Sample) -> dict:
-    """The sampler's four guidance fields, without guidance that the model was not trained for."""
+    """The sampler's four guidance fields. Guidance that the model was not trained for is off."""
     guidance = autoguidance = 1.0
     if denoiser.conditional and denoiser.config.label_dropout:
         guidance = st.slider(
-            "Guidance to the class",
+            "Guidance",
             0.0,
             MAX_GUIDANCE,
             min(settings.guidance, MAX_GUIDANCE),
             0.05,
             key=f"{panel}_guidance",
-            help="1: none; more: surer digits, less variety; 0: the class is not told",
+            help="Classifier-free guidance. 1: off. Higher: clearer digits, less variety. "
+            "0: without the class.",
         )
     if denoiser.guide is not None:
         autoguidance = st.slider(
-            "Away from the early self",
+            "Autoguidance",
             0.0,
             MAX_GUIDANCE,
             min(settings.autoguidance, MAX_GUIDANCE),
             0.05,
             key=f"{panel}_autoguidance",
-            help="autoguidance: 1: none; more: away from what the model drew early on",
+            help="Guidance away from the model of an early training step. 1: off.",
         )
     interval = settings.guidance_interval if guidance != 1 else None
     auto_interval = settings.autoguidance_interval if autoguidance != 1 else None
     within = (interval or auto_interval) and st.toggle(
-        "Guide only where digits take shape",
+        "Guidance interval",
         True,
         key=f"{panel}_within",
-        help="between the log-SNR of params.yaml",
+        help="Guide only at the log-SNR where digits take shape, as in params.yaml.",
     )
     return {
         "guidance": guidance,
@@ -291,7 +292,7 @@ def how_much_guidance(panel: str, denoiser: Denoiser, settings: params.Sample) -
 
 
 def headings(requests: list[tuple[str, Request]]) -> list[str]:
-    """For each panel its sampler and steps, and whatever else differs between the panels."""
+    """A heading per panel: its sampler, its steps, and all else that differs between the panels."""
     panels = [dict(request) | {"model": name} for name, request in requests]
     always = ("method", "steps", "digits")
     differing = [
@@ -310,9 +311,9 @@ def headings(requests: list[tuple[str, Request]]) -> list[str]:
 
 
 def open_model(path: Path) -> tuple[Denoiser, dict]:
-    """The model and what its file says about it.
+    """The model and the header of its file.
 
-    Opened once for all sessions, and again when the file has changed.
+    All sessions share one copy. A file that changed is opened again.
     """
     return _open_model(str(path), path.stat().st_mtime_ns)
 
@@ -323,7 +324,7 @@ def _open_model(path: str, changed: int) -> tuple[Denoiser, dict]:
 
 
 def draw(slot: DeltaGenerator, name: str, request: Request) -> Trajectory:
-    """The trajectory of a request, computed once a session, with a progress bar in `slot`."""
+    """The trajectory of a request, computed once per session, with a progress bar in `slot`."""
     path = Path("models", f"{name}.safetensors")
     kept: dict[object, Trajectory] = st.session_state.setdefault("trajectories", {})
     key = (name, path.stat().st_mtime_ns, request)
@@ -360,7 +361,7 @@ def about(path: Path) -> str:
 
 @st.fragment
 def leaf_through(panels: list[tuple[str, Trajectory]], columns: int) -> None:
-    """The images at one step. The slider shows what was kept and computes nothing."""
+    """Show the images at one step. All steps are kept, so moving the slider computes nothing."""
     last = max(len(steps) for _, steps in panels)
     key = f"position_{last}"
     st.session_state.setdefault(key, last)
@@ -389,8 +390,8 @@ def leaf_through(panels: list[tuple[str, Trajectory]], columns: int) -> None:
 
 
 def show_images(panel: int, view: str, states: Tensor, i: int, columns: int) -> None:
-    """The images of `states` (S + 1, N, C, H, W) at position i, with buttons to download them."""
-    # The browser enlarges the picture. It is a PNG because JPEG would be smeared.
+    """Show the images of `states` (S + 1, N, C, H, W) at position i, with download buttons."""
+    # The browser enlarges the picture. It is a PNG, because JPEG would blur the pixels.
     st.image(
         animation.png(states[i], columns, 1),
         width="stretch" if columns > 5 else columns * 112,
@@ -407,7 +408,7 @@ def show_images(panel: int, view: str, states: Tensor, i: int, columns: int) -> 
             key=f"png_{panel}",
             on_click="ignore",
             icon=":material/download:",
-            help="this picture, enlarged",
+            help="This picture, enlarged.",
         )
         st.download_button(
             "GIF",
@@ -417,12 +418,12 @@ def show_images(panel: int, view: str, states: Tensor, i: int, columns: int) -> 
             key=f"gif_{panel}",
             on_click="ignore",
             icon=":material/animation:",
-            help="all steps, animated",
+            help="All steps, as an animation.",
         )
 
 
 def step_button(name: str, side: str, key: str, by: int, last: int) -> None:
-    """Moves the session's position `key` by so many steps, within 0 to `last`."""
+    """Show a button that moves the position `key` by `by` steps, within 0 to `last`."""
 
     def move() -> None:
         st.session_state[key] = min(max(st.session_state[key] + by, 0), last)

@@ -1,20 +1,22 @@
-"""What choices of training buy.
+"""Compare variants of the training.
 
     python -m benchmarks.ablations [--seconds 60] [--seeds 3] [--count 2500] [--only NAME ...]
 
-Each variant is params.yaml with the changes in VARIANTS. It is trained for as many seconds, however
-many steps that makes. Then the sampler of params.yaml, which was chosen for the default, draws
-`--count` images; fewer than 10,000 raise every distance. Variants take turns, seed by seed; a seed
-is that of training and of sampling. The results: images seen, fd_digits, accuracy, share of images
-in pieces, and held-out loss. The loss compares only variants with the default's schedule and
-prediction; its noise is always the same.
+Each variant is params.yaml with the changes in VARIANTS. All train for the same number of seconds.
+Then the sampler of params.yaml, which was chosen for the default, draws `--count` images. Fewer
+than 10,000 images raise every distance. Variants take turns, seed by seed. The seed fixes both
+training and sampling.
 
-`t` says how far to believe a difference from the default: the mean of the differences, seed by
-seed, over its standard error. At three seeds chance alone takes 5 % of differences beyond 4.3 (at
-two, beyond 12.7), and there are 33 to look at.
+The results are images seen, fd_digits, accuracy, share of broken strokes, and held-out loss. The
+noise of the held-out loss is the same for all. The loss can only compare variants with the
+default's schedule and prediction.
+
+`t` shows whether a difference from the default may be chance: it is the mean of the differences,
+seed by seed, over its standard error. With three seeds, 5 % of differences by chance exceed 4.3
+(with two seeds, 12.7). There are 33 differences.
 
 Needs arrays/, models/classifier.safetensors and reference/ of a run on MNIST. Writes
-benchmarks/results/ablations.json anew after each training, with the results of this call only.
+benchmarks/results/ablations.json after each training, with the results of this call only.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ VARIANTS = {
     "AdamW for all": {"train": {"muon_lr": None}},
     "predicts noise": {"model": {"prediction": "epsilon"}},
     "predicts images": {"model": {"prediction": "x0"}},
-    # Its focus lies at the same timesteps, which are other noise levels.
+    # train.focus_at names the same timesteps, but here they have other noise levels.
     "linear schedule": {"schedule": "linear"},
     "noise levels alike": {"train": {"focus": 0.0}},
     "batches of 64": {"train": {"batch_size": 64}},
@@ -57,7 +59,7 @@ TESTED = ("fd_digits", "accuracy", "broken")
 
 
 def summary(rows: list[dict]) -> list[dict]:
-    """For each variant: means, the deviation of fd_digits over seeds, and t of TESTED."""
+    """For each variant: means, the standard deviation of fd_digits over seeds, and t of TESTED."""
     defaults = {row["seed"]: row for row in rows if row["variant"] == DEFAULT}
     lines = []
     for variant in dict.fromkeys(row["variant"] for row in rows):
@@ -68,21 +70,21 @@ def summary(rows: list[dict]) -> list[dict]:
             line["fd_digits_sd"] = statistics.stdev(row["fd_digits"] for row in own)
         if len(own) > 1 and variant != DEFAULT:
             t = {name: paired_t(own, defaults, name) for name in TESTED}
-            # It is not finite where all seeds differ alike.
+            # t is not finite if all seeds differ by the same amount.
             line["t"] = {name: value for name, value in t.items() if math.isfinite(value)}
         lines.append(line)
     return lines
 
 
 def paired_t(rows: list[dict], defaults: dict[int, dict], name: str) -> float:
-    """t of the differences between `rows` and the default's rows of the same seeds."""
+    """t of the differences between `rows` and the default's rows with the same seeds."""
     values = [row[name] for row in rows]
     default_values = [defaults[row["seed"]][name] for row in rows]
     return float(ttest_rel(values, default_values).statistic)
 
 
 def markdown(results: dict) -> str:
-    """The table of docs/ablations.md."""
+    """The table in docs/results.md."""
     head = ["variant", "images seen", "distance", "t", "accuracy", "t", "in pieces", "t"]
     lines = [[*head, "held-out loss"], ["---"] * 9]
     for row in results["variants"]:
@@ -138,7 +140,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2500)
     parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument(
-        "--table", action="store_true", help="print the committed result as docs/ablations.md does"
+        "--table", action="store_true", help="print the committed result, as in docs/results.md"
     )
     arguments = parser.parse_args()
     if arguments.table:

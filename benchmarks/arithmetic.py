@@ -2,14 +2,14 @@
 
     python -m benchmarks.arithmetic [--rounds 5]
 
-The ceiling is measured, not taken from a data sheet. Every convolution, linear layer and attention
-product of the network of params.yaml runs alone: in the same shapes, types and memory order, on as
-many threads, forward (and backward for training). Their times add up. The share is that sum over
-the time of a whole step; 1 would mean that nothing but these products costs anything. 1 is out of
-reach, since each product alone runs again and again on what the caches already hold.
+The ceiling is measured. Every convolution, linear layer and attention product of the network in
+params.yaml runs alone, forward (and backward for training). Shapes, types, memory order and number
+of threads are those of a whole step. The share is the sum of the products' times over the time of a
+whole step. At 1, only these products would take time. A real step cannot reach 1: a product that
+runs alone, again and again, finds its inputs in the caches.
 
-An evaluation is of one batch on one core, as in sampling, which spends a little more on noise,
-solver and PNGs. Rounds alternate between whole steps and products. Writes
+An evaluation takes one batch on one core, as in sampling. Sampling spends a little more time on
+noise, solver and PNGs. Rounds alternate between whole steps and products. Writes
 benchmarks/results/arithmetic.json.
 """
 
@@ -43,7 +43,7 @@ class Product(NamedTuple):
 
     function: Callable
     inputs: list[Tensor]
-    first_needs_gradient: bool  # false for images and times
+    first_needs_gradient: bool  # false if the first input is images or times
 
 
 def products(network: UNet, x: Tensor, t: Tensor, label: Tensor) -> list[Product]:
@@ -81,7 +81,7 @@ def products(network: UNet, x: Tensor, t: Tensor, label: Tensor) -> list[Product
 
 
 def timed(work: Callable[[], object], repeats: int) -> float:
-    """Mean seconds of one call, after one to warm up."""
+    """Mean seconds of a call, after one call to warm up."""
     work()
     started = time.perf_counter()
     for _ in range(repeats):
@@ -106,7 +106,7 @@ def forward_work(product: Product, dtype: torch.dtype) -> Callable[[], object]:
 
 
 def backward_work(product: Product, dtype: torch.dtype) -> Callable[[], object]:
-    """Forward and backward."""
+    """The product, forward and backward."""
     inputs = [value.detach().to(dtype) for value in product.inputs]
     learned = inputs if product.first_needs_gradient else inputs[1:]
     for value in learned:
@@ -126,9 +126,9 @@ def flops(work: Callable[[], object]) -> int:
 
 
 def report(whole: list[float], alone: list[float], images: int, count: int) -> dict:
-    """Rates and the share of the ceiling, from seconds of whole steps and of their products.
+    """Rates and the share of the ceiling, from seconds of whole steps and of their products alone.
 
-    `count` are the operations of a step on so many `images`.
+    A step on `images` images has `count` floating-point operations.
     """
     seconds, ceiling_seconds = statistics.median(whole), statistics.median(alone)
     return {
@@ -142,7 +142,7 @@ def report(whole: list[float], alone: list[float], images: int, count: int) -> d
 
 
 def inputs(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Noise, timesteps and classes of so many images of MNIST's shape."""
+    """Noise, timesteps and classes for `count` images of MNIST's shape."""
     side = Shape().image_size
     x = torch.randn(count, Shape().channels, side, side).to(memory_format=torch.channels_last)
     return x, torch.full((count,), 500), torch.zeros(count, dtype=torch.long)
@@ -163,7 +163,7 @@ def measure_training(p: params.Params, trainer: Trainer, rounds: int) -> dict:
 
 def measure_evaluation(p: params.Params, trainer: Trainer, rounds: int) -> dict:
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # each core draws batches of its own
+    torch.set_num_threads(1)  # in sampling, each core draws its own batches
     batch, averaged = p.sample.batch_size, trainer.averaged
     work = inputs(batch)
     averaged.precision = device.precision(p.sample.precision, torch.device("cpu"))
@@ -187,7 +187,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=5)
     rounds, about = parser.parse_args().rounds, describe("torch")
-    keep_freed_memory()  # as stages do
+    keep_freed_memory()  # as the stages do
     p = params.load()
     trainer = on_noise(p, Shape())
     result = about | {

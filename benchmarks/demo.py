@@ -1,6 +1,6 @@
 """`python -m benchmarks.demo [--rounds 5]`: seconds from opening the demo's page to its images.
 
-Each round starts a new server. The first page opens the model and draws a hundred digits; the next
+Each round starts a new server. The first page opens the model and draws a hundred digits. The next
 page draws them again. Needs models/model.safetensors and Chromium. Writes medians to
 benchmarks/results/demo.json.
 """
@@ -41,9 +41,9 @@ IMAGE = '[data-testid="stImage"] img'
 
 @contextmanager
 def serving(folder: str | Path = ".") -> Iterator[str]:
-    """Run the demo of the repository in `folder` until the block ends. Yields its address.
+    """Serve the demo of the repository in `folder` until the block ends. Yields its address.
 
-    It runs on a free port, on the CPU.
+    The server uses a free port and the CPU.
     """
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -71,7 +71,7 @@ def serving(folder: str | Path = ".") -> Iterator[str]:
 
 
 def answers(address: str) -> bool:
-    """Whether a server on this machine answers. Goes around proxies, which are for others."""
+    """Whether a server on this machine answers. Ignores proxies, which are for other machines."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         opener.open(address, timeout=30).close()
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds, about = parser.parse_args().rounds, describe("streamlit", "playwright", "torch")
     if not CHROMIUM:
-        print("demo: not timed, there is no Chromium in the path")
+        print("demo: not timed, because PATH has no Chromium. Install chromium and run this again")
         return
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -1,11 +1,11 @@
-"""Our `fid` against pytorch-fid, clean-fid and torch-fidelity.
+"""Compare our `fid` with pytorch-fid, clean-fid and torch-fidelity.
 
     python -m benchmarks.fid [--images 2000] [--rounds 3] [folder of RGB PNGs]
 
-All get the same images (default: generated_images), reference and weights. Every round runs each
-tool in a new process and times the whole of it. Tools take turns, so that a slow spell of the
-machine meets all. Peers run with their own defaults for batch size and worker processes. Without
-the real weights in TORCH_HOME a seeded stand-in takes their place: the values then mean nothing,
+All tools get the same images (default: generated_images), reference and weights. Each round runs
+each tool in a new process and times the whole process. Tools take turns, so that a slow phase of
+the machine affects all. Peers use their own defaults for batch size and worker processes. If
+TORCH_HOME lacks the real weights, a seeded stand-in replaces them. The values then mean nothing,
 but must agree. torch-fidelity resizes as TensorFlow 1 did, so its value differs by design. Writes
 benchmarks/results/fid_IMAGES.json after each round.
 """
@@ -34,7 +34,7 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pytorch-fid", "clean-fid"
 
 
 def ours(folder: str, count: int, reference: frechet.Moments) -> float:
-    """What stages/fid.py does for `fid`."""
+    """The same computation as in stages/fid.py."""
     network, sums, pixels = inception.load(), frechet.MomentSums(), images.PixelDigest()
     for batch in images.stream(folder, count):
         pixels.add(batch)
@@ -45,7 +45,7 @@ def ours(folder: str, count: int, reference: frechet.Moments) -> float:
 def pytorch_fid(folder: str, count: int, reference: frechet.Moments) -> float:
     from pytorch_fid import fid_score
 
-    workers = min(len(os.sched_getaffinity(0)), 8)  # as its command has it
+    workers = min(len(os.sched_getaffinity(0)), 8)  # the default of its command
     model = fid_score.InceptionV3([fid_score.InceptionV3.BLOCK_INDEX_BY_DIM[2048]])
     mu, sigma = fid_score.compute_statistics_of_path(folder, model, 50, 2048, "cpu", workers)
     return float(fid_score.calculate_frechet_distance(mu, sigma, reference.mu, reference.sigma))
@@ -89,10 +89,7 @@ TOOLS = {
 
 
 def measure(tool: str, folder: Path, count: int, reference: Path) -> dict:
-    """Value, seconds and peak memory of one run of `tool` in a process of its own.
-
-    The memory, in GB, is that of the largest process.
-    """
+    """Value, seconds and peak memory (GB, of the largest process) of `tool` in its own process."""
     started = time.perf_counter()
     options = ["--worker", tool, "--images", str(count), "--reference", str(reference)]
     worker = subprocess.Popen(
@@ -105,7 +102,7 @@ def measure(tool: str, folder: Path, count: int, reference: Path) -> dict:
     _, status, usage = os.wait4(worker.pid, 0)
     if status:
         command = f"python -m benchmarks.fid --worker {tool} ..."
-        raise SystemExit(f"{tool} failed; run it alone: {command}")
+        raise SystemExit(f"{tool}: failed. To see its error, run it alone: {command}")
     return {
         "value": float(printed.split("VALUE")[1]),
         "seconds": time.perf_counter() - started,
@@ -122,7 +119,7 @@ def link_images(folder: Path, count: int, target: Path) -> None:
 
 
 def compare(folder: Path, count: int, rounds: int, scratch: Path) -> None:
-    """Time all tools on the first `count` images of `folder`, and write the result each round."""
+    """Time all tools on the first `count` images of `folder`. Write the result after each round."""
     real = inception.weights_path().exists()
     if not real:
         write_weights(scratch / "torch")
@@ -132,7 +129,7 @@ def compare(folder: Path, count: int, rounds: int, scratch: Path) -> None:
     link_images(folder, count // 4, scratch / "quarter")
     quarter = images.read(scratch / "quarter", count // 4)
     reference = scratch / "reference.npz"
-    # Any other images would do as the reference.
+    # Any images can serve as the reference.
     frechet.save(inception.moments(inception.load(), 255 - quarter, 50), reference)
     peak = measure("ours", scratch / "quarter", count // 4, reference)["peak_gb"]
     about = describe(*PACKAGES) | {
@@ -151,7 +148,7 @@ def compare(folder: Path, count: int, rounds: int, scratch: Path) -> None:
 
 
 def write(about: dict, runs: dict[str, list[dict]]) -> None:
-    """Write the medians so far, so that a benchmark that is cut short leaves its whole rounds."""
+    """Write the medians so far, so that an interrupted benchmark keeps its complete rounds."""
     rows = {
         tool: {
             "value": results[0]["value"],
@@ -171,7 +168,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", nargs="?", default="generated_images")
-    parser.add_argument("--images", type=int, default=2000, help="the first so many of the folder")
+    parser.add_argument("--images", type=int, default=2000, help="how many images of the folder")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--worker", choices=TOOLS, help=argparse.SUPPRESS)
     parser.add_argument("--reference", help=argparse.SUPPRESS)
@@ -185,8 +182,8 @@ def main() -> None:
     folder = Path(arguments.folder)
     if not (folder / images.file_name(arguments.images)).exists():
         raise SystemExit(
-            f"{arguments.folder} has no {arguments.images:,} images; "
-            f"make run or make samples draws 10,000"
+            f"{arguments.folder}: expected at least {arguments.images:,} images. "
+            f"Draw 10,000 with `make run` or `make samples`"
         )
     with tempfile.TemporaryDirectory() as scratch:
         compare(folder, arguments.images, arguments.rounds, Path(scratch))

@@ -1,6 +1,6 @@
-"""What the benchmarks share: MNIST or its shape, changed parameters, and our model.
+"""Code that the benchmarks share: MNIST or its shape, changed parameters, and our model.
 
-The model is untrained, or trained for so many seconds.
+The model is untrained, or trained for a given number of seconds.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from src.training import setup
 from src.training.trainer import Trainer
 from stages.inputs import measuring
 
-TIMED, LONG = 20, 30.0  # steps to time, unless these seconds are over first
+TIMED, LONG = 20, 30.0  # stop timing after this many steps or seconds
 
 
 @dataclass(frozen=True)
 class Shape:
-    """All that a model knows about its images. The defaults are MNIST's."""
+    """The shape of images and the number of classes. The defaults are MNIST's."""
 
     image_size: int = 28
     channels: int = 1
@@ -36,13 +36,13 @@ class Shape:
 
 
 def untrained(p: params.Params, data: Dataset | Shape) -> Denoiser:
-    """The model that the stage `train` begins with."""
+    """The model with which the stage `train` begins."""
     schedule = ScheduleConfig(p.schedule, p.timesteps, p.beta_start, p.beta_end, p.cosine_s)
     return setup.untrained(p.model, schedule, data, p.seed)
 
 
 def on_noise(p: params.Params, shape: Shape) -> Trainer:
-    """A trainer of an untrained model on images of noise, for times that no content changes."""
+    """A trainer of an untrained model on noise images. Their content does not affect its speed."""
     random = torch.Generator().manual_seed(0)
     size = (2_000, shape.channels, shape.image_size, shape.image_size)
     images = torch.randint(0, 256, size, dtype=torch.uint8, generator=random)
@@ -52,7 +52,7 @@ def on_noise(p: params.Params, shape: Shape) -> Trainer:
 
 @dataclass(frozen=True)
 class Trained:
-    """The averaged model with its guide, the images it saw, and the seconds that took."""
+    """The averaged model with its guide, the number of images it saw, and its training time."""
 
     model: Denoiser
     images: int
@@ -62,10 +62,10 @@ class Trained:
 def trained(p: params.Params, data: Dataset, seconds: float) -> Trained:
     """Train for as many steps as fit into `seconds`.
 
-    Their number follows from the first steps of another training, whose time does not count. The
-    learning rate falls to zero within these steps, and rises in the default's share of them.
+    The first steps of another training, whose time does not count, give this number of steps. The
+    learning rate warms up over the default's share of them, and falls to zero at the end.
     """
-    keep_freed_memory()  # as stages do
+    keep_freed_memory()  # as the stages do
 
     def trainer(settings: params.Train) -> Trainer:
         return Trainer(untrained(p, data), data.images, data.labels, settings, p.seed, "cpu")
@@ -84,7 +84,7 @@ def trained(p: params.Params, data: Dataset, seconds: float) -> Trained:
 
 
 def seconds_per_step(trainer: Trainer) -> float:
-    """Median time of its first steps, after one to warm up."""
+    """Median seconds of the trainer's first steps, after one step to warm up."""
     steps = trainer.run()
     next(steps)
     times: list[float] = []
@@ -97,9 +97,10 @@ def seconds_per_step(trainer: Trainer) -> float:
 
 
 def mnist() -> Dataset:
-    """The MNIST of a finished run.
+    """The MNIST data of a finished run.
 
-    Raises UserError unless it is MNIST, and its classifier, moments and features belong together.
+    Raises UserError if the run used other data, or if classifier, moments and features do not
+    belong together.
     """
     path = "arrays/dataset.safetensors"
     data = dataset.load(path)
@@ -109,9 +110,9 @@ def mnist() -> Dataset:
 
 
 def changed(p: params.Params, changes: dict) -> params.Params:
-    """`p` with other values of some keys; a section is a dict of them.
+    """`p` with changed values. `changes` maps keys to values, and sections to dicts.
 
-    Raises ValueError for values that params.yaml may not have.
+    Raises ValueError for values that params.yaml does not allow.
     """
     values = p.model_dump()
     for key, value in changes.items():

@@ -1,37 +1,36 @@
-"""Ours and others after equally long trainings.
+"""Compare ours with other implementations after equal training times.
 
     python -m benchmarks.peers [--minutes 5 15 30] [--draw-minutes 1] [--only NAME ...] [--table]
 
-All get the same machine, the same MNIST training images and the same minutes, one process after
-another:
+All run on the same machine, one process after another, with the same MNIST training images and the
+same minutes:
 
-ours           the defaults of params.yaml, with as many steps as fit
-seed recipe    a homework's network and sampler (base 128, multipliers 1-2-4, epsilon, linear, Adam
-               2e-4, 50 steps of DDIM) in our parameters and our trainer: batches of 128, 120 epochs
-               of steps in which the rate falls to zero, our growing average of weights instead of
-               0.995, bfloat16 where the processor is faster in it
-diffusers      UNet2DModel and the defaults of its script for unconditional training; its DDIM
-               pipeline with its 50 steps, and DPM-Solver++ with 20
+ours           The settings of params.yaml, with as many steps as fit.
+seed recipe    The network and sampler of a homework (base 128, multipliers 1-2-4, epsilon, linear,
+               Adam 2e-4, 50 steps of DDIM), trained by our trainer. It has batches of 128 and 120
+               epochs, and the learning rate falls to zero. It averages weights as ours does, not
+               with a decay of 0.995. It uses bfloat16 on processors that are faster in it.
+diffusers      UNet2DModel and the defaults of the script for unconditional training. It draws with
+               its DDIM pipeline in 50 steps, its default, and with DPM-Solver++ in 20.
 denoising-diffusion-pytorch
-               the Unet of its README and its own Trainer; its DDIM with 250 steps
+               The Unet of its README and its own Trainer. It draws with its DDIM in 250 steps.
 
-The last two compute in float32, their default. They get 32x32 images (MNIST's with a margin, since
-their networks halve the side three or five times), no flips, and a single channel; all else is
-their default. They are made for hours of a GPU. Their results here say what a user of two cores
-gets, not what they can do. Ours and the seed recipe keep freed memory, as our stages do. Our
-learning rate falls to zero as the minutes end, so ours is trained anew for each count of minutes.
+The last two compute in float32, their default. They get images of 32x32, which is MNIST with a
+margin, because their networks halve the side three or five times. They use one channel and no
+flips. All else is their default. They are made for hours on a GPU: the results show what two cores
+can do, not what these projects can do. Ours and the seed recipe keep freed memory, as our stages
+do. Our learning rate falls to zero at the end, so each number of minutes needs its own training.
 The others are trained once and evaluated at each mark.
 
-After each count of minutes each draws for `--draw-minutes`, at most 10,000 images. Precision is
-sound for any number of images; the precision of real test digits is given too. `fd_digits` is
-given from 512 images on, with the distance of as many real ones. Seconds for 10,000 images follow
-from the measured rate. Peak memory is that of the whole process so far, with the images as this
-benchmark holds them.
+After each mark, each peer draws for `--draw-minutes`, at most 10,000 images. Precision is valid for
+any number of images. The table also has the precision of real test digits. With 512 images or more
+it has `fd_digits`, and the `fd_digits` of as many real digits. The measured rate gives the seconds
+for 10,000 images. Peak memory is that of the whole process so far, including the images of this
+benchmark.
 
-Needs arrays/, models/classifier.safetensors and reference/ of a run on MNIST. Writes
-benchmarks/results/peers.json and docs/pictures/peers.png (the first digits that each drew) anew
-with each line of the table, with the results of this call only. --table prints the committed
-result as the README does.
+Needs arrays/, models/classifier.safetensors and reference/ of a run on MNIST. After each row it
+writes benchmarks/results/peers.json and docs/pictures/peers.png (the first digits of each peer),
+with the results of this call only. --table prints the committed result, as in docs/results.md.
 """
 
 from __future__ import annotations
@@ -66,11 +65,11 @@ from src.training.trainer import Trainer
 from tools.machine import describe
 
 RESULT, PICTURE = Path("benchmarks/results/peers.json"), Path("docs/pictures/peers.png")
-Draw = Callable[[int], Tensor]  # so many images more: uint8 (B, 1, 28, 28)
+Draw = Callable[[int], Tensor]  # draws so many further images: uint8 (B, 1, 28, 28)
 SIDE, MARGIN = 28, 2
 MOST = 10_000  # images to draw
 LARGEST_BATCH = 512
-ENOUGH = 512  # images for a distance
+ENOUGH = 512  # least number of images for a distance
 SHOWN = 8  # images in the picture
 
 SEED_RECIPE = {
@@ -109,20 +108,20 @@ class TimeIsUp(Exception):
 
 @dataclass(frozen=True)
 class Peer:
-    """A model after so many seconds of training. Only valid until the next one is yielded."""
+    """A model after `seconds` of training. Only valid until the next one is yielded."""
 
     images: int  # seen in training
     seconds: float
-    draws: dict[str, Draw]  # by the sampler's name
+    draws: dict[str, Draw]  # by name of the sampler
 
 
 def padded(data: dataset.Dataset) -> Tensor:
-    """float32 (N, 1, 32, 32) in [-1, 1]."""
+    """The training images with a margin: float32 (N, 1, 32, 32) in [-1, 1]."""
     return F.pad(dataset.to_float(data.images), [MARGIN] * 4, value=-1)
 
 
 def cut(x: Tensor) -> Tensor:
-    """The middle of 32x32 images in [-1, 1], as pixels."""
+    """Cut the margin from images in [-1, 1]. Returns uint8 pixels."""
     return dataset.to_pixels(x)[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
@@ -178,7 +177,7 @@ def seed_recipe(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
 
 
 class Diffusers:
-    """UNet2DModel, trained as the script for unconditional training of diffusers does."""
+    """UNet2DModel, trained as in the script of diffusers for unconditional training."""
 
     batch = 16
 
@@ -259,7 +258,7 @@ def diffusers(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
 
 
 def denoising_diffusion_pytorch(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
-    """The Unet of its README, in its own Trainer, which is left when the time is up."""
+    """The Unet of its README in its own Trainer, which an exception stops when the time is up."""
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
     from denoising_diffusion_pytorch import Trainer as TheirTrainer
 
@@ -273,12 +272,12 @@ def denoising_diffusion_pytorch(data: dataset.Dataset, marks: list[float]) -> It
             augment_horizontal_flip=False,
             calculate_fid=False,
             results_folder=f"{folder}/results",
-            save_and_sample_every=10**9,  # which would take time from training
+            save_and_sample_every=10**9,  # never, because it would take time from training
         )
         update = trainer.ema.update
         elapsed = seconds = started = 0.0
 
-        def update_and_check_time() -> None:  # called last in each of their steps
+        def update_and_check_time() -> None:  # their Trainer calls this last in each step
             nonlocal elapsed
             update()
             elapsed = time.perf_counter() - started
@@ -309,8 +308,8 @@ PEERS = {
 def drawn(draw: Draw, seconds: float) -> tuple[Tensor, float, int]:
     """Draw for `seconds` or a little more, at most MOST images.
 
-    Returns the images, the seconds for an image in the largest batches, and the size of these.
-    Batches double as long as one takes less than a tenth of the time.
+    Returns the images, the seconds per image in the largest batches, and the size of these batches.
+    The batch size doubles while a batch takes less than a tenth of the time.
     """
     size = 8
     batches: list[Tensor] = []
@@ -327,7 +326,7 @@ def drawn(draw: Draw, seconds: float) -> tuple[Tensor, float, int]:
 
 
 def measured(peer: str, minutes: list[float], draw_minutes: float) -> Iterator[dict]:
-    """Train the peer; yield a row of the table for each of its samplers after each mark."""
+    """Train the peer. Yields a row for each of its samplers after each mark."""
     data = mnist()
     instrument, _ = classifier.load("models/classifier.safetensors")
     reference = frechet.load("reference/digits.npz", classifier.FEATURES)
@@ -369,7 +368,7 @@ def measured(peer: str, minutes: list[float], draw_minutes: float) -> Iterator[d
 
 
 def picture(rows: list[dict], digits: list[list]) -> None:
-    """Draw PICTURE: a line of `digits` for each row."""
+    """Draw PICTURE, with a line of digits for each row."""
     size = (8, 0.55 * len(rows))
     figure, axes = plt.subplots(len(rows), 1, figsize=size, squeeze=False, layout="constrained")
     for axis, row, line in zip(axes[:, 0], rows, digits, strict=True):
@@ -389,7 +388,7 @@ def duration(seconds: float) -> str:
 
 
 def quality(row: dict) -> str:
-    """Precision and number of images; then, if known, the distance and that of real images."""
+    """Precision and number of images. Then, if known, the distance and that of real images."""
     precision = f"{row['precision']:.3f} of {row['drawn']:,}"
     if row["fd_digits"] is None:
         return precision
@@ -397,7 +396,7 @@ def quality(row: dict) -> str:
 
 
 def markdown(result: dict) -> str:
-    """The table of the README: a line for each sampler, its rates as medians over the marks."""
+    """The table in docs/results.md: a line per sampler. Its rates are medians over the marks."""
     minutes = result["minutes"]
     head = ["", "sampler", "training, images/s", "10,000 images take", "peak memory"]
     lines = [[*head, *(f"{mark:g} min" for mark in minutes)], ["---"] * (5 + len(minutes))]
@@ -421,7 +420,7 @@ def markdown(result: dict) -> str:
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Run each peer in a process of its own, and write RESULT and PICTURE after each row."""
+    """Run each peer in its own process. Writes RESULT and PICTURE after each row."""
     rows: list[dict] = []
     digits: list[list] = []
     result = {"minutes": arguments.minutes, "draw_minutes": arguments.draw_minutes}
@@ -452,7 +451,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
     parser.add_argument(
-        "--table", action="store_true", help="print the committed result as the README does"
+        "--table", action="store_true", help="print the committed result, as in docs/results.md"
     )
     arguments = parser.parse_args()
     if arguments.table:

@@ -1,13 +1,12 @@
-"""`python -m benchmarks.pipeline [--rounds 5]`: what DVC adds to the stages' own work.
+"""`python -m benchmarks.pipeline [--rounds 5]`: the time that DVC adds to the stages' own time.
 
-Works in a clone of this repository, as committed, with the embedded digits, little training, and
-everything run once. Writes medians to benchmarks/results/pipeline.json:
+It works in a clone of the last commit, with the embedded digits and little training, after one run
+of all stages. It writes medians to benchmarks/results/pipeline.json:
 
-nothing_to_do_s     `dvc repro` where nothing changed
-experiment_adds_s   `dvc exp run -S sample.steps=...` of the stages sample to report, without the
-                    time of these by their own clocks, which start before large imports
-stage_starts_s      for each stage, a process that imports what the stage imports, and ends as
-                    stages do
+nothing_to_do_s     `dvc repro` when nothing changed.
+experiment_adds_s   `dvc exp run -S sample.steps=...`, minus the time that its stages measured. The
+                    stages start their clocks before large imports.
+stage_starts_s      For each stage, a process that only imports the modules of the stage.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ def timed(folder: Path, *command: str) -> float:
 
 
 def experiment_adds(folder: Path, steps: int) -> float:
-    """Seconds of an experiment with `steps` sampling steps that are not a stage's own."""
+    """Seconds of an experiment with `steps` sampling steps, minus those of its stages."""
     log = folder / ".scratch/stages.jsonl"
     log.unlink(missing_ok=True)
     whole = timed(folder, *DVC, "exp", "run", "-S", f"sample.steps={steps}")
@@ -49,7 +48,7 @@ def experiment_adds(folder: Path, steps: int) -> float:
 
 
 def stage_start(folder: Path, stage: str, rounds: Iterable[int]) -> float:
-    """Median seconds of a process that only imports what the stage imports."""
+    """Median seconds of a process that only imports the modules of the stage."""
     command = (sys.executable, "-c", IMPORTS.format(stage))
     return statistics.median(timed(folder, *command) for _ in rounds)
 

@@ -1,12 +1,12 @@
 """`python -m benchmarks.switches [--rounds 5]`: what two switches gain in training and drawing.
 
-freed memory    src/common/allocator.py
-bfloat16        `precision: auto` on CPUs that are known to be faster in it
-                (src/common/device.py), against float32
+freed memory    Keep freed memory (src/common/allocator.py).
+bfloat16        Use bfloat16 instead of float32 on CPUs that are known to be faster in it
+                (`precision: auto`, src/common/device.py).
 
-Processes take turns, with both switches on and with one of them off. Each takes 60 training steps
-of the defaults after 10, on noise of MNIST's size, and draws 2,000 images. Writes medians of images
-per second, and of the ratios of the rounds, to benchmarks/results/switches.json.
+Processes take turns: one has both switches on, the others have one switch off. Each trains with
+params.yaml on noise of MNIST's size, for 60 steps after 10 to warm up, and then draws 2,000 images.
+Writes medians of images per second, and of their ratios, to benchmarks/results/switches.json.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from tools.machine import describe
 RESULT = Path("benchmarks/results/switches.json")
 STEPS, IMAGES = 60, 2000
 SWITCHES = ("freed memory", "bfloat16")
-ALL_ON = "none"  # is off
+ALL_ON = "none"  # no switch is off
 
 
 def available() -> list[str]:
-    """The SWITCHES that this machine has. Prints why it lacks the others."""
+    """The SWITCHES that work on this machine. Prints why the others do not."""
     missing = {}
     if not keep_freed_memory():
         missing["freed memory"] = (
-            "glibc was not told: not Linux, another C library, or MALLOC_ variables are set"
+            "glibc's thresholds are not set: not Linux, not glibc, or MALLOC_ variables are set"
         )
     if device.precision("auto", torch.device("cpu")) != "bfloat16":
         missing["bfloat16"] = "not known to be faster on this processor"
@@ -48,7 +48,7 @@ def available() -> list[str]:
 
 
 def measure(off: str) -> dict[str, float]:
-    """Images per second in this process, with one of SWITCHES off, or none."""
+    """Images per second in this process, with one of SWITCHES off, or with all on."""
     p = params.load()
     if off != "freed memory":
         keep_freed_memory()
@@ -73,7 +73,7 @@ def measure(off: str) -> dict[str, float]:
 
 
 def measure_apart(off: str) -> dict[str, float]:
-    """`measure` in a process of its own."""
+    """`measure` in its own process."""
     command = [sys.executable, "-m", "benchmarks.switches", "--one", off]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout)

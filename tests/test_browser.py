@@ -182,7 +182,7 @@ def test_two_visitors_do_not_disturb_each_other(opened):
     one = opened()
     undisturbed = images(one).get_attribute("src")
     other = opened()
-    other.get_by_role("button", name="Another", exact=True).click()
+    other.get_by_role("button", name="Random", exact=True).click()
     one.reload()
     expect(images(one)).to_be_visible()
     expect(images(one)).to_have_attribute("src", undisturbed)

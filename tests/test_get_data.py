@@ -133,7 +133,7 @@ def test_without_any_mnist_the_stand_in_is_loud(here, nothing_in_dvc, capsys):
     assert held() == [get_data.DIGITS]
     message = capsys.readouterr().err
     assert "This is NOT MNIST" in message and "MNIST_MIRROR=" in message
-    assert "neither DVC's cache nor a remote" in message
+    assert "DVC's cache and remotes do not have" in message
 
 
 def test_the_stand_in_gives_way_to_mnist_as_soon_as_there_is_one(
@@ -256,7 +256,7 @@ def test_a_malformed_mirror_and_a_file_named_data_are_named(here, nothing_in_dvc
 def test_an_unknown_data_set_is_refused_by_name(here, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["get_data", "cifar"])
     assert get_data.main() == 2
-    assert "expected digits or mnist, found 'cifar'" in capsys.readouterr().err
+    assert "expected digits or mnist, got 'cifar'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["", "outs: []", "outs: [", "outs: 3"])

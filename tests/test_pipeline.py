@@ -900,6 +900,6 @@ def test_the_summary_tells_scores_of_other_images_and_names_only_pictures_that_e
     monkeypatch.setenv("COLUMNS", "120")
     summary.main()
     shown = capsys.readouterr().out
-    assert "quality and spread are of other images than fid" in shown
+    assert "quality and spread were measured on other images than fid" in shown
     assert shown.count("not run") == len(NAMES)
     assert "figures/" in shown and "memorisation/" not in shown and "--allow-missing" in shown

@@ -76,7 +76,7 @@ def test_a_fid_of_other_images_decides_nothing(folder, capsys):
     (folder / "metrics").mkdir()
     (folder / "metrics/fid.json").write_text(json.dumps({"fid": 1.0, "pixels": "0" * 12}))
     code, output = outcome(capsys)
-    assert code == 0 and "[ ] FID below 30: metrics/fid.json is of other images" in output
+    assert code == 0 and "[ ] FID below 30: metrics/fid.json: measured on other images" in output
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"fid": 1.0}'])
@@ -92,7 +92,7 @@ def test_damaged_metrics_decide_nothing(folder, capsys, text):
     [
         (lambda f: (f / "00003.png").unlink(), "00003.png is missing"),
         (lambda f: (f / "00003.png").rename(f / "3.png"), "00003.png is missing"),
-        (lambda f: (f / "notes.txt").write_text("x"), "notes.txt is odd"),
+        (lambda f: (f / "notes.txt").write_text("x"), "notes.txt is unexpected"),
         (lambda f: (f / "more").mkdir(), "more is one"),
         (lambda f: truncate(f / "00003.png"), "00003.png"),
         (lambda f: Image.new("L", (28, 28)).save(f / "00003.png"), "00003.png is not"),

@@ -1,1 +1,1 @@
-"""What `make` runs around the pipeline: getting the data, and the summary at the end."""
+"""Commands around the pipeline: get the data, serve the demo, check results, print a summary."""

@@ -1,6 +1,6 @@
-"""`python -m tools.demo [--server.port N ...]`: the demo's server.
+"""`python -m tools.demo [--server.port N ...]`: start the demo's server.
 
-It loads what the page imports before a visitor comes.
+It imports the page's modules at the start, so that the first visitor need not wait for them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import sys
 
 from streamlit.web import cli
 
-# Loaded here once, for all sessions.
+# Imported here once, for all sessions.
 from src import model_file, params  # noqa: F401
 from src.demo import request, trajectory  # noqa: F401
 from src.show import animation  # noqa: F401

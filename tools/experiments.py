@@ -1,8 +1,8 @@
-"""`python -m tools.experiments`: what each experiment changed, and its results.
+"""`python -m tools.experiments`: print what each experiment changed, and its results.
 
     python -m tools.experiments [--metrics FILE.KEY ...] [--csv FILE] [--into FILE]
 
---into puts the table between two marks in a Markdown file.
+--into writes the table between two marks in a Markdown file instead.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--metrics", nargs="+", default=METRICS, metavar="FILE.KEY", help="such as fid.accuracy"
+        "--metrics",
+        nargs="+",
+        default=METRICS,
+        metavar="FILE.KEY",
+        help="columns, such as fid.accuracy",
     )
-    parser.add_argument("--csv", type=Path, help="write the table to this file, too")
+    parser.add_argument("--csv", type=Path, help="also write the table to this file")
     parser.add_argument(
         "--into", type=Path, help=f"Markdown file with {MARKS[0].strip()} and {MARKS[1]}"
     )
@@ -33,14 +37,14 @@ def main() -> int:
     if metrics != METRICS and (missing := unknown(metrics)):
         names = ", ".join(missing)
         print(
-            f"--metrics: the last commit has no {names}; `dvc metrics show` names all",
+            f"--metrics: the last commit has no {names}. `dvc metrics show` lists all metrics",
             file=sys.stderr,
         )
         return 1
     frame = table(metrics)
     if frame.empty:
         print(
-            "no experiments in this repository; `dvc exp run -S schedule=linear` makes one",
+            "this repository has no experiments. Make one with `dvc exp run -S schedule=linear`",
             file=sys.stderr,
         )
         return 1
@@ -53,12 +57,16 @@ def main() -> int:
 
 
 def insert(text: str, path: Path) -> int:
-    """Put `text` between the marks in a Markdown file. Returns the exit code."""
+    """Write `text` between the marks in a Markdown file. Returns the exit code."""
     page = path.read_text(encoding="utf-8") if path.exists() else ""
     before, mark, rest = page.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     if not mark or not end:
-        print(f"{path}: expected the two marks {MARKS[0].strip()} and {MARKS[1]}", file=sys.stderr)
+        print(
+            f"{path}: expected the two marks {MARKS[0].strip()} and {MARKS[1]}. "
+            f"Put them where the table belongs",
+            file=sys.stderr,
+        )
         return 1
     with replacing(path) as temporary:
         temporary.write_text(before + mark + text + end + after, encoding="utf-8")

@@ -1,8 +1,8 @@
 """`python -m tools.fuzz [--examples 20000] [--report FILE]`: give every reader damaged files.
 
-Whatever the bytes, a reader reads them or raises a UserError that names the file, and it gets no
-more than MEMORY. Hypothesis replaces, removes and inserts stretches of a right file, and makes up
-bytes. The report counts, for each reader, how many files it read and refused.
+A reader must read any bytes or raise a UserError that names the file, within MEMORY. Hypothesis
+replaces, removes and inserts bytes in a valid file, and makes up files of random bytes. The report
+counts the files that each reader read and refused.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ EDITS = st.lists(
 
 
 def damaged(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
-    """`content` after edits (where, removed, put).
+    """Apply edits (where, removed, put) to `content`.
 
-    Each replaces `removed` bytes, from the share `where` of the length on, by `put`.
+    Each replaces `removed` bytes by `put`. `where` is their position, as a share of the length.
     """
     for where, removed, put in edits:
         start = round(where * len(content))
@@ -61,7 +61,7 @@ def damaged(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
 
 @contextmanager
 def little_memory() -> Iterator[None]:
-    """Limit the process to MEMORY more than it has. The kernel refuses requests for more."""
+    """Allow the process MEMORY more bytes than it has now. The kernel refuses any more."""
     limits = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + MEMORY
@@ -73,12 +73,12 @@ def little_memory() -> Iterator[None]:
 
 
 def lacks_memory(error: Exception) -> bool:
-    """Whether the error comes from a request for more memory than there is."""
+    """Whether the error comes from a request for too much memory."""
     words = ("allocate", "memory", "MemoryError")
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
-# --- right files ----------------------------------------------------------------------------------
+# --- valid files ----------------------------------------------------------------------------------
 
 IDX = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (3, 4, 4)) + bytes(range(48))
 
@@ -105,7 +105,7 @@ def npz_bytes(compressed: bool) -> bytes:
 
 
 def model_bytes() -> bytes:
-    """A file of a small denoiser with random weights."""
+    """The file of a small denoiser with random weights."""
     unet = UNetConfig(
         image_size=8,
         image_channels=1,
@@ -129,7 +129,7 @@ def model_bytes() -> bytes:
 
 
 def classifier_bytes() -> bytes:
-    """A file of a classifier with random weights."""
+    """The file of a classifier with random weights."""
     with torch.random.fork_rng(), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(0)
         path = Path(folder) / "classifier.safetensors"
@@ -139,7 +139,7 @@ def classifier_bytes() -> bytes:
 
 
 def dataset_bytes() -> bytes:
-    """A file of the arrays of a data set of four images."""
+    """The file of a data set with four images."""
     images = torch.arange(64 * 4).to(torch.uint8).view(4, 1, 8, 8)
     labels = torch.arange(4)
     own = dataset.Dataset("own", "0" * 12, images, labels, images.clone(), labels.clone())
@@ -170,10 +170,10 @@ def read_npz(path: Path) -> frechet.Moments:
 
 @dataclass(frozen=True)
 class Reader:
-    """A function that reads a file from outside."""
+    """A function that reads files from outside, and a valid file for it."""
 
-    file: str  # a name that the file may have
-    make: Callable[[], bytes]  # the content of a right one
+    file: str  # a file name that the reader accepts
+    make: Callable[[], bytes]  # returns the bytes of a valid file
     read: Callable[[Path], object]
 
 
@@ -194,11 +194,13 @@ READERS = {
 
 
 def attack(reader: str, folder: Path, examples: int, derandomize: bool = False) -> Counter[str]:
-    """Give a reader its right file, then `examples` damaged ones, as files in `folder`.
+    """Give a reader its valid file, then `examples` damaged ones, as files in `folder`.
 
-    Returns how many were "read" and "refused". Raises AssertionError, with the smallest example
-    that hypothesis finds, if anything but a UserError comes out, if the error does not name the
-    file, or if the reader asks for too much memory. `derandomize` makes equal runs equal.
+    Returns how many were "read" and "refused". `derandomize` repeats the same examples each time.
+
+    Raises AssertionError if the reader raises anything but a UserError, if the error does not name
+    the file, or if the reader requests too much memory. The message has the smallest example that
+    hypothesis finds.
     """
     target = READERS[reader]
     path, right = folder / target.file, target.make()
@@ -237,8 +239,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--examples", type=int, default=20_000, help="files for each reader")
-    parser.add_argument("--report", type=Path, help="JSON file to write the counts to")
+    parser.add_argument("--examples", type=int, default=20_000, help="damaged files per reader")
+    parser.add_argument("--report", type=Path, help="write the counts to this JSON file")
     arguments = parser.parse_args()
     about, results = describe(), {}
     for reader in READERS:

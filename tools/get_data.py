@@ -1,8 +1,8 @@
 """`python -m tools.get_data [digits|mnist]`: fill data/ with something to train on.
 
-Tries in this order: data/ as it is; DVC's cache or a configured remote; the mirror in MNIST_MIRROR,
-else torchvision's mirrors. If MNIST cannot be had, writes the 1,797 real 8x8 digits that
-scikit-learn carries, and says so loudly. Prints one line that says what it did.
+It tries, in this order: the files in data/; DVC's cache or a configured remote; the mirror in
+MNIST_MIRROR, else torchvision's mirrors. If it finds no MNIST, it writes scikit-learn's 1,797 real
+8x8 digits and prints a warning. At the end it prints one line that says what it did.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from src.common.files import publish, replacing
 DATA = Path("data")
 UNFINISHED = Path(".scratch/data")
 DIGITS = "sklearn-digits.zip"
-# Of a folder with exactly the four canonical files.
+# DVC's md5 of a folder with exactly the four canonical files.
 MNIST_PIN = "b6c29e96813679dd8c451c9b5ca86e2c.dir"
 STAND_IN_PINS: set[str] = set()
 TIMEOUT = 20  # seconds without an answer from a mirror
-MAX_BYTES = 2**25  # of one file; the largest has 10 MB
+MAX_BYTES = 2**25  # limit for one file; the largest has 10 MB
 
 HOW_TO_GET_MNIST = f"""
   ******************************************************************************************
-  *  This is NOT MNIST. No MNIST could be had, so data/ holds the embedded stand-in:       *
-  *  1,797 real handwritten digits of 8x8 pixels (scikit-learn's), in {DIGITS}.   *
+  *  This is NOT MNIST. No source of MNIST was found, so data/ holds a stand-in:           *
+  *  1,797 real handwritten digits of 8x8 pixels (scikit-learn's), in {DIGITS}.  *
   *  To get MNIST: MNIST_MIRROR=/folder/or/URL/with/the/four/files make run                *
   ******************************************************************************************
 """
@@ -49,7 +49,7 @@ def main() -> int:
     arguments = sys.argv[1:]
     if arguments not in ([], ["digits"], ["mnist"]):
         print(
-            f"DATA: expected digits or mnist, found {' '.join(arguments)!r}; `make help` explains",
+            f"DATA: expected digits or mnist, got {' '.join(arguments)!r}. `make help` explains",
             file=sys.stderr,
         )
         return 2
@@ -59,21 +59,21 @@ def main() -> int:
     except (UserError, OSError) as error:  # such as a full disk
         print(f"data: {error}", file=sys.stderr)
         return 1
-    # Into DVC's cache, so that experiments in other folders find it. For MNIST this leaves
-    # data.dvc as it is in git.
+    # Add data/ to DVC's cache, so that experiments in other folders find it. For MNIST, data.dvc
+    # stays as it is in git.
     committed = dvc("commit", "--quiet", "--force", "data.dvc")
     if committed.returncode:
         print(
-            f"data: DVC could not take data/ into its cache: {committed.stderr.strip()}",
+            f"data: DVC could not add data/ to its cache: {committed.stderr.strip()}",
             file=sys.stderr,
         )
     return committed.returncode
 
 
 def mend_lock() -> None:
-    """Restore the committed dvc.lock if a kill met DVC writing it.
+    """Restore the committed dvc.lock if a kill left only half of it.
 
-    Half a dvc.lock stops DVC. Results stay in DVC's cache.
+    DVC does not run with half a dvc.lock. The results are still in DVC's cache.
     """
     path = Path("dvc.lock")
     if not path.exists() or whole_lock(path):
@@ -83,16 +83,16 @@ def mend_lock() -> None:
     )
     if done.returncode:
         raise UserError(
-            f"dvc.lock: not whole, and git cannot bring it back ({done.stderr.strip()}); delete it"
+            f"dvc.lock: not whole, and git cannot restore it ({done.stderr.strip()}). Delete it"
         )
     print(
-        "data: dvc.lock was not whole and is as in git again; "
-        "what was finished comes from DVC's run cache"
+        "data: dvc.lock was not whole. Restored the committed one; "
+        "finished results come from DVC's run cache"
     )
 
 
 def whole_lock(path: Path) -> bool:
-    """Whether DVC would read this dvc.lock."""
+    """Whether DVC can read this dvc.lock."""
     try:
         COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError, voluptuous.Invalid):
@@ -103,17 +103,17 @@ def whole_lock(path: Path) -> bool:
 def get(choice: str | None) -> str:
     """Fill data/ and return what was done. `choice` is "digits", "mnist" or None.
 
-    An archive of the user's own in data/ is only touched on request.
+    An archive of the user's own in data/ stays as it is.
     """
     if DATA.exists() and not DATA.is_dir():
-        raise UserError("data: expected a folder, found a file; move it elsewhere")
+        raise UserError("data: expected a folder, got a file. Move it elsewhere")
     present = held()
     if choice == "digits":
         return get_digits(present)
     if present and present != [DIGITS]:
         return f"data/ is there already ({', '.join(present)})"
 
-    # The stand-in of an earlier run gives way to MNIST as soon as there is one.
+    # MNIST replaces the stand-in of an earlier run.
     shutil.rmtree(DATA, ignore_errors=True)
     failures = []
     for attempt in (
@@ -124,7 +124,7 @@ def get(choice: str | None) -> str:
             return attempt()
         except Unavailable as error:
             failures.append(str(error))
-    if os.environ.get("MNIST_MIRROR") or choice == "mnist":  # requested by name: no stand-in
+    if os.environ.get("MNIST_MIRROR") or choice == "mnist":  # MNIST was requested: no stand-in
         raise UserError("; ".join(failures))
     print("\n".join(f"data: {failure}" for failure in failures) + HOW_TO_GET_MNIST, file=sys.stderr)
     write_digits(DATA / DIGITS)
@@ -132,7 +132,7 @@ def get(choice: str | None) -> str:
 
 
 def get_digits(present: list[str]) -> str:
-    """Fill data/ with scikit-learn's digits and return what was done."""
+    """Fill data/ with scikit-learn's 8x8 digits and return what was done."""
     if present == [DIGITS]:
         return (
             f"scikit-learn's 8x8 digits are in data/ already ({DIGITS}), as asked for. "
@@ -146,7 +146,7 @@ def get_digits(present: list[str]) -> str:
 
 
 class Unavailable(UserError):
-    """One source does not have the data; the next one is tried."""
+    """This source does not have the data. `get` tries the next one."""
 
 
 def held() -> list[str]:
@@ -157,9 +157,9 @@ def held() -> list[str]:
 
 
 def set_aside(present: list[str]) -> None:
-    """Empty data/ for the digits if it holds canonical MNIST, which goes into DVC's cache.
+    """Empty data/ for the digits if it holds canonical MNIST. DVC's cache keeps MNIST.
 
-    Raises UserError for anything else: that is the user's to move.
+    Raises UserError for any other files: only the user should move those.
     """
     if not present:
         return
@@ -174,7 +174,7 @@ def set_aside(present: list[str]) -> None:
     committed = dvc("commit", "--quiet", "--force", "data.dvc")
     if committed.returncode:
         raise UserError(
-            f"data/ could not be kept in DVC's cache and so was left as it is: "
+            f"data/ was left as it is, because DVC could not add it to its cache: "
             f"{committed.stderr.strip()}"
         )
     shutil.rmtree(DATA)
@@ -185,11 +185,11 @@ def dvc(*arguments: str) -> subprocess.CompletedProcess:
 
 
 def from_dvc(stand_in: bool, otherwise_mnist: bool) -> str:
-    """Fill data/ from DVC's cache or a remote, with what data.dvc pins.
+    """Fill data/ from DVC's cache or a remote, with the files that data.dvc pins.
 
-    If that is the stand-in, takes what data.dvc pins in git. Raises Unavailable if the next source
-    may be tried. Raises UserError if data.dvc pins another data set, which MNIST must not replace
-    unless the user chose it (`otherwise_mnist`).
+    If data.dvc pins the stand-in, restores the committed data.dvc first. Raises Unavailable if the
+    next source may be tried. Raises UserError if data.dvc pins a data set of the user's own: MNIST
+    replaces that only if the user chose MNIST (`otherwise_mnist`).
     """
     if not stand_in and (done := restored()):
         return done
@@ -201,16 +201,16 @@ def from_dvc(stand_in: bool, otherwise_mnist: bool) -> str:
             return done
     if pin() not in (MNIST_PIN, "the stand-in") and not otherwise_mnist:
         raise UserError(
-            f"data.dvc pins a data set of yours ({pin()}) that neither DVC's cache nor a remote "
-            f"has; put it into data/, or take MNIST instead with DATA=mnist"
+            f"data.dvc pins a data set of yours ({pin()}), but DVC's cache and remotes do not "
+            f"have it. Put it into data/, or use MNIST instead with DATA=mnist"
         )
-    raise Unavailable("neither DVC's cache nor a remote has what data.dvc pins")
+    raise Unavailable("DVC's cache and remotes do not have the files that data.dvc pins")
 
 
 def restored() -> str | None:
-    """Have DVC fill data/ from the cache, else from a remote, and return what was done.
+    """Let DVC fill data/ from its cache, else from a remote, and return what was done.
 
-    Returns None if neither has it, or if it is only the stand-in.
+    Returns None if DVC does not have the files, or if they are only the stand-in.
     """
     for command, done in (
         ("checkout", "took data/ from DVC's cache"),
@@ -226,7 +226,7 @@ def restored() -> str | None:
 
 
 def pin() -> str:
-    """The md5 that data.dvc pins, or "the stand-in" once it is known to pin that."""
+    """The md5 that data.dvc pins, or "the stand-in" if `restored` has found that it pins that."""
     if not Path("data.dvc").exists():
         raise UserError("data.dvc: not found; `git checkout data.dvc` brings it back")
     try:
@@ -237,14 +237,14 @@ def pin() -> str:
 
 
 def mnist_files() -> list[tuple[str, str]]:
-    """(file name, md5) of the four files, as torchvision pins them."""
+    """(file name, md5) of the four files of MNIST, from torchvision."""
     from src.common.torchvision_remedy import torchvision
 
     return torchvision.datasets.MNIST.resources
 
 
 def from_mirrors() -> str:
-    """The four files from MNIST_MIRROR, else from torchvision's mirrors. Checks their md5s."""
+    """Fetch the four files from MNIST_MIRROR, else torchvision's mirrors. Checks their md5s."""
     from src.common.torchvision_remedy import torchvision
 
     mirror = os.environ.get("MNIST_MIRROR")
@@ -261,12 +261,12 @@ def from_mirrors() -> str:
             (UNFINISHED / name).write_bytes(content)
         publish(UNFINISHED, DATA)
         return f"fetched MNIST from {base}, md5s checked"
-    hint = "" if mirror else "; MNIST_MIRROR may name a folder or URL that has the four files"
-    raise Unavailable("no mirror of MNIST could be used: " + "; ".join(failures) + hint)
+    hint = "" if mirror else ". Set MNIST_MIRROR to a folder or URL that has the four files"
+    raise Unavailable("no mirror of MNIST works: " + "; ".join(failures) + hint)
 
 
 def fetch(base: str, name: str, md5: str) -> bytes:
-    """One file of a mirror (a folder or a URL). Raises UserError unless it has this md5."""
+    """Read one file of a mirror (a folder or a URL). Raises UserError unless it has this md5."""
     if "://" not in base:
         content = (Path(base).expanduser() / name).read_bytes()
     else:
@@ -279,7 +279,7 @@ def fetch(base: str, name: str, md5: str) -> bytes:
 
 
 def write_digits(path: Path) -> None:
-    """scikit-learn's digits (Alpaydin and Kaynak 1998): a zip of 8x8 grey PNGs by class."""
+    """Write scikit-learn's digits (Alpaydin and Kaynak 1998) as a zip of grey 8x8 PNGs by class."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -287,7 +287,7 @@ def write_digits(path: Path) -> None:
         for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
             buffer = io.BytesIO()
             Image.fromarray(np.round(image * 255 / 16).astype(np.uint8)).save(buffer, "PNG")
-            # A ZipInfo has a fixed date, so equal archives are equal bytes.
+            # A ZipInfo has a fixed date, so equal digits give equal bytes.
             entry = zipfile.ZipInfo(f"{label}/{number:05d}.png")
             archive.writestr(entry, buffer.getvalue())
 

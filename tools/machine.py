@@ -1,4 +1,4 @@
-"""What a benchmark ran on and with."""
+"""Describe the machine, versions and commit of a benchmark."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CODE = (
 
 
 def describe(*packages: str) -> dict:
-    """Processor, cores, memory, versions of Python and `packages`, day, and commit of the code."""
+    """Processor, cores, memory, GPU, versions of Python and `packages`, date and commit."""
     changed = "-dirty" if _git("status", "--porcelain", "--", *CODE) else ""
     capabilities = torch.cpu.get_capabilities()
     pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,9 +1,9 @@
 """`python -m tools.same_results REVISION`: do two versions of the code give equal results?
 
-Runs every stage on the embedded 8x8 digits, and 100 steps of training on MNIST where MNIST_MIRROR
-is set, with the code of REVISION and with that of the working tree, each in a folder of its own.
-Then compares tensors, pixels, metrics, tables and figures. Exits with 1 if any differ. Times and
-the report, which names the commit, are left out.
+It runs every stage on the embedded 8x8 digits, with the code of REVISION and with the working tree,
+each in its own folder. If MNIST_MIRROR is set, both also take 100 training steps on MNIST. Then it
+compares tensors, pixels, metrics, tables and figures, and exits with 1 if any differ. It ignores
+times, and the report, because that names the commit.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ FOLDERS = (
     "reference",
     "training_samples",
 )
-# All stages in one process: importing PyTorch for each takes longer than most of them.
+# All stages run in one process, because importing PyTorch takes longer than most of them.
 RUN_STAGES = """
 import importlib, sys
 for stage in sys.argv[1:]:
@@ -56,7 +56,7 @@ SHOW_TIMES = {"figures/quality_over_steps.png"}
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("revision", help="of the code to compare the working tree with")
+    parser.add_argument("revision", help="git revision to compare the working tree with")
     parser.add_argument("--stages", nargs="*", choices=NAMES, default=NAMES[:-1], metavar="STAGE")
     arguments = parser.parse_args()
     different = 0
@@ -72,19 +72,19 @@ def main() -> int:
                 train_on_mnist(folder)
             different += report("MNIST, 100 steps", old, new)
         else:
-            print("MNIST: left out; set MNIST_MIRROR to a folder or URL with the four files")
+            print("MNIST: left out. Set MNIST_MIRROR to a folder or URL that has the four files")
     return 1 if different else 0
 
 
 def check_out(revision: str, folder: Path) -> None:
-    """The files of a revision, without history."""
+    """Write the files of a revision to `folder`, without history."""
     folder.mkdir()
     archive = subprocess.run(["git", "archive", revision], check=True, capture_output=True)
     subprocess.run(["tar", "-x", "-C", str(folder)], check=True, input=archive.stdout)
 
 
 def copy_working_tree(folder: Path) -> None:
-    """The files of the working tree, committed or not, but nothing that git ignores."""
+    """Copy the files of the working tree, committed or not, except those that git ignores."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     names = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     for name in filter(None, names.split("\0")):
@@ -94,7 +94,7 @@ def copy_working_tree(folder: Path) -> None:
 
 
 def run_on_digits(folder: Path, stages: tuple[str, ...]) -> None:
-    """Every stage, with little training."""
+    """Run the stages on the embedded digits, with little training."""
     clear(folder)
     run(folder, GET_DIGITS)
     configure(folder, SETTINGS)
@@ -114,7 +114,7 @@ def clear(folder: Path) -> None:
 
 
 def configure(folder: Path, settings: dict[str, dict]) -> None:
-    """The committed parameters of the working tree, changed by `settings`."""
+    """Write params.yaml: that of the working tree, changed by `settings`."""
     values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
     for section, changes in settings.items():
         values[section] |= changes
@@ -122,7 +122,7 @@ def configure(folder: Path, settings: dict[str, dict]) -> None:
 
 
 def run(folder: Path, code: str, *arguments: str) -> None:
-    """Run Python code in a folder, with the modules of that folder."""
+    """Run Python code in a folder. It imports the modules of that folder."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], cwd=folder, capture_output=True, text=True
     )
@@ -131,7 +131,7 @@ def run(folder: Path, code: str, *arguments: str) -> None:
 
 
 def report(title: str, old: Path, new: Path) -> int:
-    """Print what differs. Returns the number of files that do."""
+    """Print the files that differ. Returns their number."""
     names = [
         sorted(
             path.relative_to(folder).as_posix()
@@ -157,7 +157,7 @@ def report(title: str, old: Path, new: Path) -> int:
 
 
 def compare(name: str, old: Path, new: Path) -> str:
-    """How the content of two files differs; nothing if only the bytes around it do."""
+    """How the contents of two files differ, or "" if they are equal."""
     if old.suffix == ".safetensors":
         return compare_tensors(load_file(old), load_file(new))
     if old.suffix == ".npz":
@@ -167,18 +167,18 @@ def compare(name: str, old: Path, new: Path) -> str:
     if old.suffix in (".png", ".gif"):
         with Image.open(old) as before, Image.open(new) as after:
             same = np.array_equal(np.array(before), np.array(after))
-        return "" if same else "other pixels"
+        return "" if same else "different pixels"
     if old.suffix == ".csv":
         tables = [pd.read_csv(path).drop(columns=TIMED.get(name, [])) for path in (old, new)]
-        return "" if tables[0].equals(tables[1]) else "other numbers"
+        return "" if tables[0].equals(tables[1]) else "different numbers"
     if old.suffix == ".json":
         return compare_json(*(json.loads(path.read_text()) for path in (old, new)))
-    return "other bytes"
+    return "different bytes"
 
 
 def compare_tensors(old: dict[str, torch.Tensor], new: dict[str, torch.Tensor]) -> str:
     if old.keys() != new.keys():
-        return f"other names: {sorted(old.keys() ^ new.keys())}"
+        return f"different names: {sorted(old.keys() ^ new.keys())}"
     names = [name for name in old if not torch.equal(old[name], new[name])]
     return f"{len(names)} of {len(old)} tensors differ, such as {names[0]}" if names else ""
 

@@ -3,17 +3,17 @@
 Kill every stage at random moments, run it again, and compare its outputs.
 
 It works in a copy of this repository with the embedded digits and little training. DVC runs each
-stage; a signal (SIGKILL, SIGTERM or SIGINT) goes to DVC and the stage at once. The next run must
-end with the hashes of a run that nothing disturbed. Exits with 1 if one does not. Prints, for each
-stage, and writes to the report:
+stage. A signal (SIGKILL, SIGTERM or SIGINT) goes to DVC and the stage at the same time. The next
+run must end with the hashes of an undisturbed run. It exits with 1 if any run does not. It prints
+these values for each stage, and writes them to the report:
 
-kills          signals during the life of the stage's own process
-after_stage    further signals, when only DVC was left to write down what the stage had made
-resumed        runs that went on from a checkpoint
-mismatches     runs with other hashes
-lock_restored  how often half a dvc.lock was left, which DVC does not write atomically; the soak
-               restores it, as git checkout would
-slowest_end_s  longest time from SIGTERM or SIGINT until the last process, DVC included, had ended
+kills          Signals while the stage's own process was running.
+after_stage    Further signals, while only DVC was running, to record the stage's results.
+resumed        Runs that continued from a checkpoint.
+mismatches     Runs with different hashes.
+lock_restored  How often a kill left half of dvc.lock. DVC does not write it atomically. The soak
+               restores it, as `git checkout` would.
+slowest_end_s  Longest time from SIGTERM or SIGINT until the last process, including DVC, ended.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 TOTALS = ("kills", "after_stage", "resumed", "mismatches", "lock_restored")
 # These hold images per second, which differ from run to run.
 TIMED = {"plots/quality_over_steps.csv", "figures/quality_over_steps.png"}
-started: list[subprocess.Popen] = []  # each leads a process group, to be ended with this process
+started: list[subprocess.Popen] = []  # each leads a process group; `soak` kills those left
 
 
 def prepare(folder: Path) -> None:
-    """Clone this repository, as committed, to `folder`; run it once on the embedded digits."""
+    """Clone the last commit to `folder`, and run it there once on the embedded digits."""
     subprocess.run(["git", "clone", "--quiet", ".", str(folder)], check=True)
     run(folder, sys.executable, "-m", "tools.get_data", "digits")
     values = yaml.safe_load((folder / "params.yaml").read_text())
@@ -80,15 +80,15 @@ def run(folder: Path, *command: str) -> str:
 
 
 def hashes(folder: Path, stage: str) -> dict[str, str]:
-    """The stage's outputs and their hashes in dvc.lock, without those that hold times."""
+    """The hashes in dvc.lock of the stage's outputs, except those that hold times."""
     outs = yaml.safe_load((folder / "dvc.lock").read_text())["stages"][stage]["outs"]
     return {out["path"]: out["md5"] for out in outs if out["path"] not in TIMED}
 
 
 def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict[str, float]:
-    """Run and kill `stage` `kills` times, each time letting the next run finish.
+    """Run and kill `stage` `kills` times. After each kill, let the next run finish.
 
-    Returns the counts that the module's docstring explains.
+    Returns the counts that the docstring of this module explains.
     """
     repro = ["dvc", "repro", "--force", "--single-item", "--no-run-cache", stage]
     command = [sys.executable, "-m", *repro]
@@ -125,7 +125,7 @@ def disturb(folder: Path, stage: str, kills: int, chance: random.Random) -> dict
 
 
 def undisturbed_seconds(folder: Path, command: list[str], stage: str) -> float:
-    """Let DVC run the stage to its end. Returns how long the stage's own process lived."""
+    """Let DVC run the stage to its end. Returns the seconds that the stage's own process ran."""
     process, start = begin(folder, command, stage)
     while computes(process.pid, stage):
         time.sleep(0.02)
@@ -135,7 +135,7 @@ def undisturbed_seconds(folder: Path, command: list[str], stage: str) -> float:
 
 
 def begin(folder: Path, command: list[str], stage: str) -> tuple[subprocess.Popen, float]:
-    """Start DVC in a process group of its own, and wait until it has started the stage.
+    """Start DVC in its own process group, and wait until it has started the stage.
 
     Returns the process and the time at which the stage began.
     """
@@ -153,9 +153,9 @@ def begin(folder: Path, command: list[str], stage: str) -> tuple[subprocess.Pope
 
 
 def heed_interrupts() -> None:
-    """Make this process and its children heed SIGINT.
+    """Make this process and its children react to SIGINT.
 
-    A shell ignores SIGINT for processes in the background, and DVC would inherit that.
+    Shells ignore SIGINT in background jobs, and DVC would inherit that.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -168,13 +168,13 @@ def computes(group: int, stage: str) -> bool:
                 arguments = (process / "cmdline").read_bytes().split(b"\0")
                 if arguments[1:4] == [b"-m", b"stages", stage.encode()]:
                     return True
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended meanwhile
             continue
     return False
 
 
 def kill(process: subprocess.Popen, chosen: signal.Signals) -> float:
-    """Send a signal to the process's whole group. Returns the seconds until all have ended."""
+    """Send a signal to the whole group of `process`. Returns the seconds until all have ended."""
     start = time.monotonic()
     os.killpg(process.pid, chosen)
     process.wait()
@@ -185,8 +185,8 @@ def kill(process: subprocess.Popen, chosen: signal.Signals) -> float:
 def wait_for_group(group: int, seconds: float = 120) -> None:
     """Wait until the last process of the group has ended.
 
-    A stage first finishes its step when it is told to stop. Raises RuntimeError if that takes
-    longer than `seconds`.
+    After SIGTERM or SIGINT, a stage first finishes its step. Raises RuntimeError if a process still
+    runs after `seconds`.
     """
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -199,7 +199,7 @@ def wait_for_group(group: int, seconds: float = 120) -> None:
 
 
 def soak(arguments: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """The counts of each stage. Writes the report, if any, after each."""
+    """Disturb each stage and return its counts. Writes the report, if any, after each stage."""
     start, results = time.monotonic(), {}
     about = describe("dvc", "torch")
     with tempfile.TemporaryDirectory() as scratch, ThreadPool(arguments.jobs) as pool:
@@ -235,19 +235,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, default=20, help="of each stage")
+    parser.add_argument("--kills", type=int, default=20, help="kills per stage")
     parser.add_argument("--stages", nargs="*", choices=NAMES, default=NAMES)
-    parser.add_argument("--seed", type=int, default=0, help="of the moments and signals")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the random moments and signals"
+    )
     parser.add_argument(
         "--jobs",
         type=int,
         default=os.cpu_count(),
-        help="stages at a time, each in its copy, on its cores",
+        help="stages to run at a time, each in its own copy with its share of the cores",
     )
-    parser.add_argument("--report", type=Path, help="JSON file to write the counts to")
+    parser.add_argument("--report", type=Path, help="write the counts to this JSON file")
     arguments = parser.parse_args()
     if not Path("/proc").is_dir():
-        parser.error("it finds the processes of a stage by /proc, which Linux has")
+        parser.error(
+            "/proc: not found. Run this on Linux, where /proc lists the processes of a stage"
+        )
     heed_interrupts()
     cores = max(1, (os.cpu_count() or 1) // arguments.jobs)
     os.environ.setdefault("OMP_NUM_THREADS", str(cores))

@@ -1,6 +1,6 @@
-"""Seeded random weights of the shape of pytorch-fid's, where the real ones cannot be had.
+"""Seeded random weights in the format of pytorch-fid, to use when the real ones are missing.
 
-For tests and timings. Values measured with them mean nothing, but are the same for everyone.
+They are for tests and timings. Values measured with them mean nothing, but everyone gets the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pytorch_fid import inception  # isort: skip
 
 
 def write_weights(home: Path) -> Path:
-    """Write the file that pytorch-fid and its kin look for below the TORCH_HOME `home`."""
+    """Write the weights below `home`, where pytorch-fid finds them if TORCH_HOME is `home`."""
     weights: dict[str, torch.Tensor] = {}
 
     def keep(module: torch.nn.Module, state: dict) -> None:
@@ -30,7 +30,7 @@ def write_weights(home: Path) -> Path:
         torch.manual_seed(0)
         inception.fid_inception_v3()
     random = torch.Generator().manual_seed(1)
-    # As large as real ones: features that vanish with depth would equal any others.
+    # Scaled like real weights: otherwise features vanish with depth, and all images look equal.
     for name, value in weights.items():
         if name.endswith("conv.weight"):
             torch.nn.init.kaiming_normal_(value, nonlinearity="relu", generator=random)

@@ -1,8 +1,8 @@
 """`make submission`: check generated_images/ against the rules of a course, and zip it.
 
-The rules: 10,000 RGB PNGs of one size, named 00001.png to 10000.png, in one folder without others,
-and an Inception FID below 30. Prints the checklist and exits with 1 if a point does not hold. A
-point that was not measured stays open.
+The rules: 10,000 RGB PNGs of one size, named 00001.png to 10000.png, in one folder without
+subfolders, and an Inception FID below 30. It prints a checklist and exits with 1 if a rule is
+broken. An FID that was not measured breaks no rule, but its box stays empty.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ COUNT, MAX_FID = 10_000, 30.0
 
 
 def checks(folder: Path, count: int) -> list[tuple[str, str]]:
-    """(rule, what breaks it or "") of every rule that the files themselves decide."""
+    """(rule, problem) for every rule about the files. The problem is "" if the rule holds."""
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     files = [entry for entry in entries if entry.is_file() and not entry.is_symlink()]
     names = {entry.name for entry in entries}
@@ -35,7 +35,7 @@ def checks(folder: Path, count: int) -> list[tuple[str, str]]:
     modes = sorted(name for (mode, _), name in kinds.items() if mode != "RGB")
     sizes = sorted({size for _, size in kinds})
     wrong_count = "" if len(files) == count else f"found {len(files):,} in {folder}/"
-    wrong_name = f"{odd[0]} is {'missing' if odd[0] in expected else 'odd'}" if odd else ""
+    wrong_name = f"{odd[0]} is {'missing' if odd[0] in expected else 'unexpected'}" if odd else ""
     not_rgb = f"{modes[0]} is not" if modes else "" if kinds else "there are none"
     shown_sizes = ", ".join(f"{width}x{height}" for width, height in sizes) or "none"
     return [
@@ -48,7 +48,7 @@ def checks(folder: Path, count: int) -> list[tuple[str, str]]:
 
 
 def kinds_of(files: list[Path]) -> tuple[dict[tuple, str], str]:
-    """The first file of each (mode, size), and what is wrong with the first broken one or ""."""
+    """The first file of each (mode, size), and the problem of the first broken file, or ""."""
     kinds: dict[tuple, str] = {}
     broken = ""
     for file in files:
@@ -62,45 +62,47 @@ def kinds_of(files: list[Path]) -> tuple[dict[tuple, str], str]:
 
 
 def fid(metrics: Path, folder: Path, count: int) -> tuple[float | None, str]:
-    """The FID of these very images and its file; or None and how to measure it."""
+    """The FID of these images and the file that holds it, or None and how to measure it."""
     try:
         values = provenance.read(metrics, ("fid", "pixels")) if metrics.exists() else {"fid": None}
     except UserError as error:
         return None, str(error)
     if values["fid"] is None:
         return None, (
-            "not measured; `dvc exp run -S fid.inception=always fid` does it, "
-            "where Inception's weights can be had"
+            "not measured. Measure it with `dvc exp run -S fid.inception=always fid`, "
+            "which needs Inception's weights"
         )
     digest = images.PixelDigest()
     for batch in images.stream(folder, count):
         digest.add(batch)
     if digest.hex() != values["pixels"]:
-        return None, f"{metrics} is of other images; `dvc repro fid` measures these"
+        return None, f"{metrics}: measured on other images. `dvc repro fid` measures these"
     return values["fid"], str(metrics)
 
 
 def pack(folder: Path, archive: Path, count: int) -> None:
-    """Zip the images, at the top of the archive, with the same bytes each time.
+    """Zip the images, without folders. Equal images give an archive of equal bytes.
 
     Raises OSError if the archive cannot be read back.
     """
     with replacing(archive) as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as zipped:
             for number in range(1, count + 1):
-                member = zipfile.ZipInfo(images.file_name(number))  # dated 1980, without a clock
+                member = zipfile.ZipInfo(images.file_name(number))  # always dated 1980
                 member.external_attr = 0o644 << 16
                 zipped.writestr(member, (folder / member.filename).read_bytes())
         with zipfile.ZipFile(temporary) as zipped:
             if zipped.testzip() or len(zipped.namelist()) != count:
-                raise OSError(f"{archive}: what was written cannot be read back")
+                raise OSError(
+                    f"{archive}: the new archive is damaged. Free some disk space and try again"
+                )
 
 
 def main(count: int = COUNT) -> int:
     points = checks(FOLDER, count)
-    ARCHIVE.unlink(missing_ok=True)  # one of other images must not pass for one of these
+    ARCHIVE.unlink(missing_ok=True)  # it may hold other images
     if any(wrong for _, wrong in points):
-        not_made = "not made: first the points above; `make samples` draws the images"
+        not_made = "not made. First fix the points above; `make samples` draws the images"
         points.append((f"{ARCHIVE}, a zip of them", not_made))
     else:
         pack(FOLDER, ARCHIVE, count)
@@ -111,7 +113,7 @@ def main(count: int = COUNT) -> int:
         return 1
     value, source = fid(METRICS, FOLDER, count)
     holds = value is not None and value < MAX_FID
-    result = source if value is None else f"{value:.2f}, of {source}"
+    result = source if value is None else f"{value:.2f}, from {source}"
     print(f"[{'x' if holds else ' '}] FID below {MAX_FID:g}: {result}")
     return 0 if holds or value is None else 1
 

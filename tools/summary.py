@@ -1,4 +1,4 @@
-"""`python -m tools.summary`: tables of the metrics and of the stages' times, and the pictures."""
+"""`python -m tools.summary`: print metrics, times of the stages, and folders of pictures."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from stages.__main__ import LOG, NAMES
 
 PICTURES = {
     "figures": "for the report",
-    "generated_images": "the samples",
-    "training_samples": "on the way",
-    "memorisation": "generated beside the nearest training images",
+    "generated_images": "generated images",
+    "training_samples": "samples during training",
+    "memorisation": "generated images next to their nearest training images",
 }
 
 
@@ -25,8 +25,8 @@ def main() -> None:
     console.print(timings())
     if pixels("quality") != pixels("fid"):
         console.print(
-            "quality and spread are of other images than fid: "
-            "dvc repro, with the data, brings them up to date"
+            "quality and spread were measured on other images than fid. "
+            "Get the data, then update them with `dvc repro`"
         )
     folders = [f"{folder}/ ({what})" for folder, what in PICTURES.items() if Path(folder).is_dir()]
     console.print(f"Pictures: {', '.join(folders)}")
@@ -37,13 +37,13 @@ def main() -> None:
 
 
 def pixels(stage: str) -> str | None:
-    """The fingerprint of the images that a metrics file was measured on."""
+    """The digest of the images that a stage measured, if its metrics file has one."""
     path = Path(f"metrics/{stage}.json")
     return json.loads(path.read_text()).get("pixels") if path.exists() else None
 
 
 def metrics() -> Table:
-    """Every value of metrics/*.json, without the counts per class (`dvc metrics show` has them)."""
+    """All values of metrics/*.json except the counts per class, which `dvc metrics show` has."""
     table = Table(title="Metrics", title_justify="left")
     table.add_column("file")
     table.add_column("metric")
@@ -63,7 +63,7 @@ def shown(value: object) -> str:
 
 
 def timings() -> Table:
-    """Time and peak memory of the last run of each stage."""
+    """Time and peak memory of each stage in its last run."""
     table = Table(title="Stages", title_justify="left")
     for column in ("stage", "time", "peak memory"):
         table.add_column(column, justify="left" if column == "stage" else "right")
