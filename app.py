@@ -86,7 +86,7 @@ def main() -> None:
         st.error(str(error), icon=":material/error:")
         return
     slot.caption(about(models[requests[0][0]]))
-    leaf_through(list(zip(headings(requests), trajectories, strict=True)), columns)
+    step_through(list(zip(headings(requests), trajectories, strict=True)), columns)
 
 
 # --- what to draw ---------------------------------------------------------------------------------
@@ -360,7 +360,7 @@ def about(path: Path) -> str:
 
 
 @st.fragment
-def leaf_through(panels: list[tuple[str, Trajectory]], columns: int) -> None:
+def step_through(panels: list[tuple[str, Trajectory]], columns: int) -> None:
     """Show the images at one step. All steps are kept, so moving the slider computes nothing."""
     last = max(len(steps) for _, steps in panels)
     key = f"position_{last}"

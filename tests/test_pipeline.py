@@ -39,7 +39,7 @@ from tests.test_archives import make_zip, pictures, png
 from tests.test_inception import COMMAND
 from tests.test_inception import pictures as inception_pictures
 from tools import summary
-from tools.soak import SETTINGS, TIMED, disturb, heed_interrupts
+from tools.soak import SETTINGS, TIMED, disturb, keep_interrupts
 
 pytestmark = pytest.mark.slow
 
@@ -521,7 +521,7 @@ def test_damaged_parts_of_an_interrupted_sampling_are_drawn_anew(copy, capsys):
 
 
 def test_a_stage_killed_at_random_moments_ends_in_the_same_bits(copy):
-    heed_interrupts()
+    keep_interrupts()
     counts = disturb(copy, "quality", kills=2, chance=random.Random("quality"))
     assert counts["kills"] == 2 and counts["mismatches"] == 0
 

@@ -152,7 +152,7 @@ def begin(folder: Path, command: list[str], stage: str) -> tuple[subprocess.Pope
     return process, time.monotonic()
 
 
-def heed_interrupts() -> None:
+def keep_interrupts() -> None:
     """Make this process and its children react to SIGINT.
 
     Shells ignore SIGINT in background jobs, and DVC would inherit that.
@@ -252,7 +252,7 @@ def main() -> int:
         parser.error(
             "/proc: not found. Run this on Linux, where /proc lists the processes of a stage"
         )
-    heed_interrupts()
+    keep_interrupts()
     cores = max(1, (os.cpu_count() or 1) // arguments.jobs)
     os.environ.setdefault("OMP_NUM_THREADS", str(cores))
     results = soak(arguments)
