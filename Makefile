@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 INSTALLED := $(VENV)/.installed
-# uv installs; where pip is given a folder of wheels, uv takes the same one.
+# Without --python, uv installs into an active environment of the user's instead of $(VENV).
+INSTALL := uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt --group
+# If pip is given a folder of wheels, uv takes the same folder.
 ifdef PIP_FIND_LINKS
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
 endif
@@ -15,7 +17,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed; name one with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	python -m pip install --quiet uv==0.13.9
-	uv pip install --quiet --constraint constraints.txt --group test
+	$(INSTALL) test
 	@touch $@
 
 .PHONY: install
@@ -72,7 +74,7 @@ lint: install  ## check form (ruff) and types (mypy)
 
 .PHONY: benchmark
 benchmark: install  ## compare with others, time, run ablations (hours; after make run)
-	uv pip install --quiet --constraint constraints.txt --group benchmark
+	$(INSTALL) benchmark
 	python -m benchmarks.switches
 	python -m benchmarks.arithmetic
 	python -m benchmarks.pipeline
@@ -83,7 +85,7 @@ benchmark: install  ## compare with others, time, run ablations (hours; after ma
 
 .PHONY: audit
 audit: install  ## look for known vulnerabilities of the pinned versions (needs the network)
-	uv pip install --quiet --constraint constraints.txt --group audit
+	$(INSTALL) audit
 	pip-audit --requirement constraints.txt --no-deps --disable-pip --strict
 
 .PHONY: clean

@@ -1,4 +1,4 @@
-"""What tests share: tiny models, real MNIST where it can be had, and clones of this repository."""
+"""Shared by the tests: tiny models, MNIST if there is a mirror, and clones of this repository."""
 
 from __future__ import annotations
 
@@ -142,8 +142,11 @@ def run(
 
 
 def wait_for_checkpoint(folder: Path, training: subprocess.Popen) -> None:
-    """Return once `training` has saved a checkpoint in `folder`, or has ended."""
-    while not list(folder.glob(".scratch/train/*.pt")) and training.poll() is None:
+    """Return once `training` has saved a checkpoint in `folder`. Raises AssertionError if not."""
+    end = time.monotonic() + 900
+    while not list(folder.glob(".scratch/train/*.pt")):
+        assert training.poll() is None, "the training ended before its first checkpoint"
+        assert time.monotonic() < end, "no checkpoint within 15 minutes"
         time.sleep(0.02)
 
 

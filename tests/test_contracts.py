@@ -318,7 +318,7 @@ def fresh(tmp_path_factory):
 def reruns_by_cause(folder: Path) -> dict[str, set[str]]:
     """By dependency or section of params.yaml that has changed, the stages that DVC would run.
 
-    Those that depend on others' results are among them. What is missing does not count.
+    Stages that depend on the results of others are among them. Missing files do not count.
     """
     with Repo(str(folder)) as repo:
         changed_by: dict[str, set[str]] = defaultdict(set)
@@ -448,7 +448,7 @@ def dependency_of(path: str) -> str:
 
 
 def batches(files: list[str]) -> list[list[str]]:
-    """The files in batches, in each of which no two belong to the same dependency."""
+    """The files in batches. No two files of a batch belong to the same dependency."""
     parted: list[list[str]] = []
     for path in files:
         taken = [{dependency_of(other) for other in batch} for batch in parted]

@@ -1,4 +1,4 @@
-"""The files of a model and of its images say what they are, and any other is refused by name."""
+"""Model files and manifests name their kind. Files of another kind are refused by name."""
 
 import json
 from dataclasses import asdict, replace

@@ -92,7 +92,7 @@ def contents(folder: Path, *names: str) -> list[bytes]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, request) -> Path:
-    """A clone in which the whole pipeline ran once, small, on the embedded digits; committed.
+    """A clone after one small run of the whole pipeline on the embedded digits; committed.
 
     Not to be changed. The processes of a run of tests share it: the first one makes it.
     """
@@ -508,7 +508,7 @@ def test_sampling_that_was_stopped_goes_on_where_it_was(copy, capsys, number):
 
 
 def test_damaged_parts_of_an_interrupted_sampling_are_drawn_anew(copy, capsys):
-    """Pillow reads most PNGs in which a bit was flipped."""
+    """Pillow reads most PNGs with a flipped bit, so it does not notice this damage."""
     before = contents(copy, *SAMPLES)
     signalled(SIGNALLED_AT_IMAGE_71, signal.SIGKILL, cwd=copy)
     (unfinished,) = (path for path in (copy / ".scratch/sample").iterdir() if path.is_dir())

@@ -1,5 +1,6 @@
 """README and docs are true: numbers are the committed metrics, commands and files exist."""
 
+import itertools
 import json
 import re
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import yaml
 
 from benchmarks import peers
 from stages.__main__ import NAMES
@@ -45,6 +47,23 @@ def test_the_code_on_the_first_page_is_that_of_the_library():
     unindented = "\n".join(line.strip() for line in core.splitlines())
     parts = excerpt.strip().split("\n\n")
     assert len(parts) == 2 and all(part in unindented for part in parts)
+
+
+def test_the_graph_of_stages_has_edges_of_dvc_yaml():
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+
+    def paths(stage: str, *keys: str) -> list[str]:
+        entries = [entry for key in keys for entry in stages[stage].get(key, [])]
+        return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
+
+    (graph,) = re.findall(r"```mermaid\n(.*?)```", README, re.DOTALL)
+    chains = [line.split(" --> ") for line in map(str.strip, graph.splitlines()[1:])]
+    assert {stage for chain in chains for stage in chain} == set(NAMES)
+    for chain in chains:
+        for before, after in itertools.pairwise(chain):
+            outs = paths(before, "outs", "metrics", "plots")
+            deps = [Path(path) for path in paths(after, "deps")]
+            assert any(path.is_relative_to(out) for path in deps for out in outs), (before, after)
 
 
 @pytest.mark.parametrize("name, value, real, spread", ROWS)
