@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
 from torch import Tensor
 
 from .common import artifact
 from .common.errors import UserError
 from .common.mapped import mapped_tensors
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REMEDY = "`dvc repro` makes them match"
 
@@ -47,6 +50,8 @@ def tensors(path: str | Path) -> dict[str, Tensor]:
 
 def table(path: str | Path) -> pd.DataFrame:
     """Read a stage's CSV file. Raises UserError for any other file."""
+    import pandas as pd  # few stages read a table
+
     try:
         return pd.read_csv(path)
     except FileNotFoundError:

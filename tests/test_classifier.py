@@ -75,7 +75,7 @@ def test_equal_seeds_give_equal_classifiers(digits, params):
 
 
 def test_without_labels_it_learns_rotations(digits, params):
-    model = train(digits[0][:600], None, params.classifier)
+    model = train(digits[0][:300], None, params.classifier)
     assert model.config.pretext == "rotations" and model.config.classes == 4
     assert classifier.accuracy(model, digits[0][600:900], None) > 0.7  # guessing: 0.25
 

@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -36,10 +35,10 @@ from src.measure import frechet, inception
 from stages.__main__ import NAMES
 from tests.conftest import ROOT, clone_into, commit, run, wait_for_checkpoint
 from tests.test_archives import make_zip, pictures, png
-from tests.test_inception import COMMAND
 from tests.test_inception import pictures as inception_pictures
+from tests.test_inception import pytorch_fid_value
 from tools import summary
-from tools.soak import SETTINGS, TIMED, disturb, keep_interrupts
+from tools.soak import SETTINGS, TIMED
 
 pytestmark = pytest.mark.slow
 
@@ -308,17 +307,14 @@ def test_everything_from_scratch_gives_the_same_bits(copy):
 
 
 def test_what_did_not_change_does_not_rerun_and_going_back_comes_from_the_run_cache(copy):
-    files = ["metrics/fid.json", "figures/samples_by_class.png", *MODEL_FILES, *SAMPLES]
+    files = ["metrics/fid.json", *SAMPLES]
     before = contents(copy, *files)
     assert ran(run("dvc", "repro", cwd=copy)) == []
     set_params(copy, {"sample": {"steps": 3}})
-    reran = ran(run("dvc", "repro", cwd=copy))
-    assert set(reran) == {"sample", "fid", "quality", "spread", "figures", "report"}
-    set_params(copy, {"seed": 1})
-    assert ran(run("dvc", "repro", "train", cwd=copy)) == ["train"]
+    assert ran(run("dvc", "repro", "fid", cwd=copy)) == ["sample", "fid"]
     for name, old, new in zip(files, before, contents(copy, *files), strict=True):
         assert old != new, name
-    set_params(copy, {"seed": 0, "sample": {"steps": 5}})
+    set_params(copy, {"sample": {"steps": 5}})
     assert ran(run("dvc", "repro", cwd=copy)) == []
     assert contents(copy, *files) == before
 
@@ -491,13 +487,12 @@ def test_a_signal_to_the_whole_group_lets_loading_processes_serve_until_the_step
     assert "saved after step" in output and "Traceback" not in output, output
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["TERM", "INT"])
-def test_sampling_that_was_stopped_goes_on_where_it_was(copy, capsys, number):
+def test_sampling_that_was_stopped_goes_on_where_it_was(copy, capsys):
     """A SIGKILL is in `test_damaged_parts_of_an_interrupted_sampling_are_drawn_anew`."""
     before = contents(copy, *SAMPLES)
     shutil.rmtree(copy / "generated")
     shutil.rmtree(copy / "generated_images")
-    signalled(SIGNALLED_AT_IMAGE_71, number, cwd=copy)
+    signalled(SIGNALLED_AT_IMAGE_71, signal.SIGTERM, cwd=copy)
     assert not (copy / "generated_images").exists()
     stage("sample")
     assert "resuming with 70 images" in capsys.readouterr().out
@@ -518,12 +513,6 @@ def test_damaged_parts_of_an_interrupted_sampling_are_drawn_anew(copy, capsys):
     stage("sample")
     assert "resuming with 50 images" in capsys.readouterr().out
     assert contents(copy, *SAMPLES) == before
-
-
-def test_a_stage_killed_at_random_moments_ends_in_the_same_bits(copy):
-    keep_interrupts()
-    counts = disturb(copy, "quality", kills=2, chance=random.Random("quality"))
-    assert counts["kills"] == 2 and counts["mismatches"] == 0
 
 
 # --- experiments ---------------------------------------------------------------------------------
@@ -603,8 +592,7 @@ def test_a_clone_samples_measures_and_draws_without_data_or_training(copy, tmp_p
     files = ("metrics/fid.json", "generated_images/00150.png")
     assert contents(clone, *files) == contents(copy, *files)
     set_params(clone, {"sample": {"steps": 3}})
-    process = run("dvc", "repro", "--allow-missing", "figures", cwd=clone)
-    assert ran(process) == ["sample", "fid", "figures"]
+    assert ran(run("dvc", "repro", "--allow-missing", "fid", cwd=clone)) == ["sample", "fid"]
 
 
 def test_an_archive_of_ones_own_needs_no_change_of_code(tmp_path):
@@ -629,8 +617,7 @@ def test_an_archive_of_ones_own_needs_no_change_of_code(tmp_path):
 def test_ready_made_statistics_take_the_place_of_the_real_images(copy):
     np.savez(copy / "statistics/mnist.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     set_params(copy, {"fid": {"statistics": "mnist.npz", "inception": "never"}})
-    # Nothing else measures by Inception.
-    assert ran(run("dvc", "repro", cwd=copy)) == ["reference", "fid", "report"]
+    stage("reference")
     about = json.loads((copy / "reference/inception.json").read_text())
     assert about["from"] == "statistics/mnist.npz"
     np.savez(copy / "statistics/mnist.npz", mu=np.zeros(64), sigma=np.eye(64))
@@ -666,7 +653,7 @@ def test_inception_sees_each_real_image_once_and_the_floors_are_measured(
     assert floors == pytest.approx(expected)
 
 
-def test_fid_by_the_stages_equals_what_pytorch_fid_prints(copy, weights):
+def test_fid_by_the_stages_equals_that_of_pytorch_fid(copy, weights):
     """With ready-made statistics and (stand-in) weights, `auto` computes it on a CPU, too."""
     path = copy / "generated/manifest.json"
     manifest = json.loads(path.read_text())
@@ -681,10 +668,9 @@ def test_fid_by_the_stages_equals_what_pytorch_fid_prints(copy, weights):
     set_params(copy, {"fid": changes, "sample": {"count": 12}})
     stage("reference")
     stage("fid")
-    inputs = ("generated_images", "statistics/mnist.npz", "--num-workers", "0")
-    printed = run(sys.executable, "-c", COMMAND, *inputs, cwd=copy).stdout
+    expected = pytorch_fid_value(copy / "generated_images", copy / "statistics/mnist.npz")
     fid = metrics(copy, "fid")
-    assert fid["fid"] == pytest.approx(float(printed.split("FID:")[1]), rel=1e-3, abs=0)
+    assert fid["fid"] == pytest.approx(expected, rel=1e-3, abs=0)
     assert fid["fid"] > 1e-3
     assert fid["inception"] == inception.weights_hash() and len(fid["inception_reference"]) == 12
 
@@ -703,10 +689,6 @@ def test_mistakes_of_users_end_in_one_message_and_exit_code_1(copy):
     (copy / "models/model.safetensors").write_bytes(b"no model, no model, no model")
     process = run("python", "-m", "stages", "sample", cwd=copy, check=False)
     assert process.returncode == 1 and "models/model.safetensors: damaged" in process.stderr
-    assert "Traceback" not in process.stderr
-    set_params(copy, {"sample": {"method": "plms"}})
-    process = run("dvc", "repro", "sample", cwd=copy, check=False)
-    assert process.returncode != 0 and "sample.method" in process.stderr
     assert "Traceback" not in process.stderr
 
 

@@ -53,7 +53,7 @@ def test_a_batch_that_cannot_be_shared_equally_is_refused_by_its_key(params):
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory) -> Path:
-    """A folder with the stages' code, the arrays of the embedded digits and a short training."""
+    """A folder with the stages' code, in which one process has trained on the embedded digits."""
     folder = tmp_path_factory.mktemp("processes") / "begun"
     for name in ("src", "stages"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -61,7 +61,8 @@ def begun(tmp_path_factory) -> Path:
     (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     set_params(folder, SMALL | FULL)
     get_data.write_digits(folder / "data" / get_data.DIGITS)
-    run(sys.executable, "-m", "stages", "unpack", cwd=folder)
+    for stage in ("unpack", "train"):
+        run(sys.executable, "-m", "stages", stage, cwd=folder)
     return folder
 
 
@@ -77,8 +78,7 @@ def curve(folder: Path) -> pd.DataFrame:
 @pytest.mark.slow
 def test_two_processes_train_and_sample_as_one(folder):
     model, images = folder / "models/model.safetensors", folder / "generated_images"
-    for stage in ("train", "sample"):
-        run(sys.executable, "-m", "stages", stage, cwd=folder)
+    run(sys.executable, "-m", "stages", "sample", cwd=folder)
     expected_curve, expected_model = curve(folder), model.read_bytes()
     expected_weights = model_file.load(model)[0].state_dict()
 
@@ -105,7 +105,6 @@ def test_two_processes_train_and_sample_as_one(folder):
 
 @pytest.mark.slow
 def test_a_process_that_dies_ends_the_run_and_any_number_go_on(folder):
-    run(sys.executable, "-m", "stages", "train", cwd=folder)
     losses = curve(folder)["train_loss"].tolist()
     (folder / "dying.py").write_text(DYING)
     killed = run(*TWO, "dying", cwd=folder, check=False)
@@ -131,14 +130,13 @@ sys.exit(main())
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_all_processes_after_the_same_step(folder, number):
+def test_a_signal_ends_all_processes_after_the_same_step(folder):
     long = {"steps": 5000, "max_epochs": 1e6, "checkpoint_interval": 5, "evaluate_interval": 5000}
     set_params(folder, {"train": long})
     command = [sys.executable, "-c", STARTED, *TWO, "stages", "train"]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     wait_for_checkpoint(folder, process)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=900)[1]
     step = re.search(r"interrupted, saved after step (\d+)", errors)
     assert step and process.returncode != 0, errors

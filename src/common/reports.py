@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pandas as pd
-
 from .files import replacing
 
 
@@ -17,5 +15,7 @@ def write_json(path: str | Path, values: dict) -> None:
 
 def write_csv(path: str | Path, rows: list[dict]) -> None:
     """Write `rows` as CSV. Floats keep six significant digits."""
+    import pandas as pd  # half of the stages write no table
+
     with replacing(path) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 from urllib.error import URLError
 
@@ -18,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from tqdm import tqdm
 
-# Import the remedy before pytorch_fid, which imports torchvision.
-from ..common import torchvision_remedy  # noqa: F401
 from ..common.errors import UserError
 from .frechet import Moments, MomentSums
 
-from pytorch_fid import inception as pytorch_fid_inception  # isort: skip
-from torchvision.models.inception import BasicConv2d  # isort: skip
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from pytorch_fid.inception import InceptionV3
 
 DIMS = 2048
 SHA256_PREFIX = "6726825d"
@@ -39,9 +40,18 @@ class Decision:
     why: str
 
 
+def pytorch_fid() -> ModuleType:
+    """pytorch-fid's module `inception`. Few runs use it, and its import takes seconds."""
+    from ..common import torchvision_remedy  # noqa: F401 (before pytorch_fid imports torchvision)
+
+    from pytorch_fid import inception  # isort: skip
+
+    return inception
+
+
 def weights_path() -> Path:
     """Path of the weights, where pytorch-fid keeps them below TORCH_HOME."""
-    name = Path(pytorch_fid_inception.FID_WEIGHTS_URL).name
+    name = Path(pytorch_fid().FID_WEIGHTS_URL).name
     return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
@@ -80,17 +90,15 @@ def fetch_weights() -> None:
 
     Raises UserError if the download fails or the hash is wrong.
     """
-    path = weights_path()
+    path, url = weights_path(), pytorch_fid().FID_WEIGHTS_URL
     if not path.exists():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(
-                pytorch_fid_inception.FID_WEIGHTS_URL, str(path), hash_prefix=SHA256_PREFIX
-            )
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=SHA256_PREFIX)
         except (OSError, URLError, RuntimeError) as error:
             raise UserError(
                 f"{path}: Inception weights missing, and the download failed ({error}). "
-                f"Download {pytorch_fid_inception.FID_WEIGHTS_URL} to this path, "
+                f"Download {url} to this path, "
                 f"or set fid.inception to never"
             ) from None
     sha256 = weights_hash()
@@ -113,8 +121,10 @@ class Features(nn.Module):
     convolution, which reads one channel if all three are equal. Memory is channels-last.
     """
 
-    def __init__(self, network: pytorch_fid_inception.InceptionV3):
+    def __init__(self, network: InceptionV3):
         super().__init__()
+        from torchvision.models.inception import BasicConv2d  # imported with `network` already
+
         for module in network.modules():
             if isinstance(module, BasicConv2d):
                 module.conv = fuse_conv_bn_eval(module.conv, module.bn)
@@ -153,11 +163,9 @@ def load(dims: int = DIMS) -> Features:
         raise UserError(
             f"{weights_path()}: cannot be read ({error}). Delete it to download it again"
         ) from None
-    with mock.patch.object(
-        pytorch_fid_inception, "load_state_dict_from_url", lambda *args, **kwargs: weights
-    ):
-        block = pytorch_fid_inception.InceptionV3.BLOCK_INDEX_BY_DIM[dims]
-        network = pytorch_fid_inception.InceptionV3([block])
+    peer = pytorch_fid()
+    with mock.patch.object(peer, "load_state_dict_from_url", lambda *args, **kwargs: weights):
+        network = peer.InceptionV3([peer.InceptionV3.BLOCK_INDEX_BY_DIM[dims]])
     return Features(network.eval())
 
 
