@@ -29,6 +29,7 @@ from .common.dataset import MAX_SIDE, Dataset, fingerprint
 from .common.errors import UserError
 from .common.mapped import Spool, SpoolError
 from .common.randomness import generator
+from .common.zips import check_methods
 
 KNOWN = {"1934b35f0e63": "MNIST", "f41e31dbdd31": "scikit-learn digits (8x8, not MNIST)"}
 
@@ -69,6 +70,9 @@ def read(
     if not folder.is_dir():
         raise UserError(f"{folder}/: not found; `make run` gets MNIST, or put a zip of PNGs there")
     files = {path.name: path for path in sorted(folder.iterdir()) if not path.name.startswith(".")}
+    for path in files.values():
+        if path.exists() and not path.is_file() and not path.is_dir():
+            raise UserError(f"{path}: a device or pipe, not a file; move it elsewhere")
     stems = {name.removesuffix(".gz") for name in files}
     if stems == set(IDX_FILES.values()) and len(files) == len(IDX_FILES):
         return _read_idx_files(folder, scratch)
@@ -92,9 +96,10 @@ def _read_idx_files(folder: Path, scratch: Path) -> Dataset:
     _check_idx_part(folder, images, labels)
     _check_idx_part(folder, heldout_images, heldout_labels)
     if images.shape[1:] != heldout_images.shape[1:]:
+        sizes = [f"{part.shape[3]}x{part.shape[2]}" for part in (images, heldout_images)]
         raise UserError(
-            f"{folder}/: training images are {images.shape[2:]}, "
-            f"test images {heldout_images.shape[2:]}; fetch the files again"
+            f"{folder}/: training images are {sizes[0]}, test images {sizes[1]}; "
+            f"fetch the files again"
         )
     labels, heldout_labels = labels.long(), heldout_labels.long()
     if not set(heldout_labels.unique().tolist()) <= set(labels.unique().tolist()):
@@ -192,6 +197,7 @@ def read_zip(path: str | Path, heldout: float, seed: int, scratch: str | Path) -
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
+            check_methods(archive)
             members = _png_members(path, archive)
             labels = _labels(path, [member.filename for member in members])
             held = split(len(members), labels, heldout, seed)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +15,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from .common.dataset import MAX_SIDE
 from .common.errors import UserError
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
 def file_name(number: int) -> str:
@@ -93,21 +99,50 @@ def salvage(folder: str | Path, numbers: range) -> Tensor | None:
 
 def _read(path: Path, shape: torch.Size | None = None) -> Tensor:
     """Read one RGB PNG: (3, H, W) uint8. Raises UserError for other files and other shapes."""
+    remedy = "`dvc repro --force sample` makes it again"
     try:
-        with Image.open(path, formats=["PNG"]) as image:
-            pixels, mode = np.array(image), image.mode
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(
-            f"{path}: not a whole PNG ({error}); `dvc repro --force sample` makes it again"
-        ) from None
-    size = pixels.shape[:2]
-    expected = tuple(shape[1:]) if shape else size
-    if mode != "RGB" or size != expected:
-        raise UserError(
-            f"{path}: expected RGB of {expected}, found {mode} of {size}; "
-            f"`dvc repro --force sample` makes it again"
-        )
-    return torch.from_numpy(pixels).permute(2, 0, 1)
+        raw = path.read_bytes()
+        height, width, kind = _header(raw)
+        size = (height, width)
+        expected = tuple(shape[1:]) if shape else size
+        if kind == "RGB" and size == expected:
+            with Image.open(io.BytesIO(raw), formats=["PNG"]) as image:
+                return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    except Exception as error:  # Pillow raises many types of errors for damaged files
+        raise UserError(f"{path}: not a whole PNG ({error}); {remedy}") from None
+    raise UserError(f"{path}: expected RGB of {expected}, found {kind} of {size}; {remedy}")
+
+
+def _header(raw: bytes) -> tuple[int, int, str]:
+    """Height, width and kind of a PNG; its kind is "RGB" if it has 8 bits and no transparency.
+
+    Raises ValueError unless every chunk is whole, from IHDR to IEND (PNG specification, section
+    5). Pillow reads some damaged files.
+    """
+    if not raw.startswith(SIGNATURE):
+        raise ValueError("it does not begin like one")
+    names, position = [], len(SIGNATURE)
+    while position < len(raw):
+        if position + 12 > len(raw):
+            raise ValueError("its last chunk is cut short")
+        length, name = struct.unpack_from(">I4s", raw, position)
+        end = position + 12 + length
+        if raw[end - 4 : end] != zlib.crc32(raw[position + 4 : end - 4]).to_bytes(4, "big"):
+            raise ValueError(f"its chunk {name!r} is damaged or cut short")
+        names.append(name)
+        position = end
+    if names[:1] != [b"IHDR"] or names[-1] != b"IEND" or len(raw) < 33:
+        raise ValueError("it does not go from IHDR to IEND")
+    width, height, bits, colour = struct.unpack_from(">IIBB", raw, 16)
+    kinds = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
+    kind = kinds.get(colour, f"colour type {colour}")
+    if bits != 8:
+        kind += f" with {bits} bits"
+    if b"tRNS" in names:
+        kind += " with transparency"
+    if max(width, height) > MAX_SIDE:
+        kind += f" with more than {MAX_SIDE} pixels a side"
+    return height, width, kind
 
 
 def read(

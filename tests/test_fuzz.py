@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import math
 import struct
 import zipfile
 import zlib
@@ -109,6 +110,7 @@ def model_with(path: Path, **values: object) -> None:
         {"multipliers": []},
         {"heads": -1},
         {"dropout": "x"},
+        {"dropout": math.nan},
         {"classes": None},
         {"res_blocks": -1},
         {"timesteps": True},
@@ -143,7 +145,19 @@ def about_is_a_list(header: dict, weights: dict) -> None:
 
 
 def counts_are_text(header: dict, weights: dict) -> None:
-    header["about"] = {"class_counts": ["x"] * 10}
+    header["about"]["class_counts"] = ["x"] * 10
+
+
+def counts_overflow(header: dict, weights: dict) -> None:
+    header["about"]["class_counts"] = [2**63] * 10
+
+
+def no_fingerprint(header: dict, weights: dict) -> None:
+    del header["about"]["dataset_fingerprint"]
+
+
+def nan_label_dropout(header: dict, weights: dict) -> None:
+    header["config"]["label_dropout"] = float("nan")
 
 
 def nan_weights(header: dict, weights: dict) -> None:
@@ -163,6 +177,9 @@ def int8_weights(header: dict, weights: dict) -> None:
         unknown_prediction,
         about_is_a_list,
         counts_are_text,
+        counts_overflow,
+        no_fingerprint,
+        nan_label_dropout,
         nan_weights,
         int8_weights,
     ],
@@ -203,9 +220,15 @@ def idx_promise(path: Path) -> None:
     path.write_bytes(idx_header(2**12, 2**10, 2**10))
 
 
-def zip_of(path: Path, member: bytes, count: int = 4, announced: int | None = None) -> None:
+def zip_of(
+    path: Path,
+    member: bytes,
+    count: int = 4,
+    announced: int | None = None,
+    method: int = zipfile.ZIP_DEFLATED,
+) -> None:
     """A zip of `count` equal members, which claims that each has `announced` bytes."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w", method) as archive:
         for i in range(count):
             archive.writestr(f"{i}.png", member)
     if announced is None:
@@ -232,13 +255,22 @@ def png_bomb(path: Path) -> None:
     path.write_bytes(raw)
 
 
-def npz_of(path: Path, shape: tuple[int, ...], content: bytes) -> None:
+def npz_of(
+    path: Path, shape: tuple[int, ...], content: bytes, method: int = zipfile.ZIP_DEFLATED
+) -> None:
     """An .npz whose only array claims this shape."""
     header = io.BytesIO()
     fields = {"descr": "<f8", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, fields)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("mu.npy", header.getvalue() + content)
+
+
+def npz_with_header(path: Path, version: bytes, header: bytes) -> None:
+    """An .npz whose only array has this text as its header, in .npy format `version`."""
+    length = len(header).to_bytes(2 if version == b"\1\0" else 4, "little")
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("mu.npy", b"\x93NUMPY" + version + length + header)
 
 
 def classifier_of_large_images(path: Path) -> None:
@@ -248,6 +280,7 @@ def classifier_of_large_images(path: Path) -> None:
     artifact.save(path, "classifier", weights, header)
 
 
+MINUSES = b"{'descr': '<f8', 'fortran_order': False, 'shape': " + b"-" * 9000 + b"1}"
 RATIO = "unpacks to more than 200 times its"
 MISFIT = "do not fit its configuration"
 BOMBS = [
@@ -262,6 +295,23 @@ BOMBS = [
     ("png", png_bomb, "is not a whole PNG .*exceeds limit of .* pixels"),
     ("npz deflated", lambda path: npz_of(path, (10**12,), b""), r"of shape \(1000000000000,\)"),
     ("npz deflated", lambda path: npz_of(path, (4,), bytes(2**28)), "no item named 'sigma.npy'"),
+    (
+        "zip deflated",
+        lambda path: zip_of(path, bytes(2**24), method=zipfile.ZIP_BZIP2),
+        r"member '0\.png' is compressed with bzip2",
+    ),
+    (
+        "zip deflated",
+        lambda path: zip_of(path, bytes(2**24), method=zipfile.ZIP_LZMA),
+        r"member '0\.png' is compressed with lzma",
+    ),
+    (
+        "npz deflated",
+        lambda path: npz_of(path, (4,), bytes(2**28), zipfile.ZIP_BZIP2),
+        r"member 'mu\.npy' is compressed with bzip2",
+    ),
+    ("npz deflated", lambda path: npz_with_header(path, b"\2\0", bytes(2**29)), "npy version"),
+    ("npz deflated", lambda path: npz_with_header(path, b"\1\0", MINUSES), "cannot be parsed"),
     ("model", lambda path: model_with(path, base_channels=10**6), MISFIT),
     (
         "model",

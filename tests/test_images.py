@@ -1,3 +1,6 @@
+import struct
+import zlib
+
 import pytest
 import torch
 from PIL import Image
@@ -52,9 +55,51 @@ def break_size(folder):
     Image.new("RGB", (9, 9)).save(folder / "00002.png")
 
 
+def chunk(name: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(name + content)
+    return struct.pack(">I", len(content)) + name + content + struct.pack(">I", checksum)
+
+
+def break_checksum(folder):
+    raw = bytearray((folder / "00002.png").read_bytes())
+    raw[-14] ^= 1  # in the CRC of the last IDAT, before the 12 bytes of IEND
+    (folder / "00002.png").write_bytes(raw)
+
+
+def break_end(folder):
+    (folder / "00002.png").write_bytes((folder / "00002.png").read_bytes()[:-12])
+
+
+def break_profile(folder):
+    raw = (folder / "00002.png").read_bytes()
+    (folder / "00002.png").write_bytes(raw[:-12] + chunk(b"iCCP", b"") + raw[-12:])
+
+
+def break_bits(folder):
+    """16 bits, which Pillow reads as 8."""
+    header = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
+    rows = zlib.compress(bytes(8 * (1 + 8 * 6)))
+    raw = images.SIGNATURE + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    (folder / "00002.png").write_bytes(raw)
+
+
+def break_transparency(folder):
+    Image.new("RGB", (8, 8)).save(folder / "00002.png", transparency=(0, 0, 0))
+
+
+def break_large(folder):
+    Image.new("RGB", (1025, 1025)).save(folder / "00001.png")
+
+
 @pytest.mark.parametrize(
     "damage, complaint",
     [
+        (break_checksum, r"00002.png: not a whole PNG \(its chunk b'IDAT' is damaged"),
+        (break_end, r"00002.png: not a whole PNG \(it does not go from IHDR to IEND"),
+        (break_profile, "00002.png: not a whole PNG"),
+        (break_bits, "00002.png: expected RGB .* found RGB with 16 bits"),
+        (break_transparency, "00002.png: expected RGB .* found RGB with transparency"),
+        (break_large, "00001.png: expected RGB .* more than 1024 pixels a side"),
         (break_missing, "found 2 entries; first missing: 00002.png"),
         (break_extra, "unexpected: notes.txt"),
         (break_subfolder, "unexpected: more"),

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..common.errors import Caution, UserError
 from ..common.files import replacing
+from ..common.zips import check_methods
 
 LARGEST = 1e100  # the largest value accepted in a file: squares of larger ones can overflow
 
@@ -129,6 +130,7 @@ def load(path: str | Path, dims: int) -> Moments:
     )
     try:
         with zipfile.ZipFile(path) as archive:
+            check_methods(archive)
             mu = _array(archive, "mu", (dims,))
             sigma = _array(archive, "sigma", (dims, dims))
     except FileNotFoundError:
@@ -146,10 +148,14 @@ def _array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> NDArr
 
     Checks its header first, so that no array larger than `shape` is unpacked.
     """
-    readers = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
     with archive.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)[0]
-        actual, by_columns, dtype = readers[version](file)
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):  # headers of later versions can have gigabytes
+            raise ValueError(f"{name} has .npy version {version}, expected (1, 0)")
+        try:
+            actual, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+        except (MemoryError, RecursionError):  # of Python's parser, for deeply nested text
+            raise ValueError(f"{name} has a header that cannot be parsed") from None
         if actual != shape or dtype.kind not in "fiu":
             raise ValueError(
                 f"{name} is {dtype} of shape {actual}, not real numbers of shape {shape}"
