@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -127,7 +128,11 @@ class Unfinished:
         return pixels
 
     def check(self, count: int) -> None:
-        """Raises UserError unless the folder has all `count` images."""
+        """Delete what is no image of this job. Raises UserError unless all `count` images exist."""
+        expected = {images.file_name(number) for number in range(1, count + 1)}
+        for path in self.image_folder.iterdir():
+            if path.name not in expected:  # such as macOS's .DS_Store
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         present = len(list(self.image_folder.iterdir()))
         if present != count:
             raise UserError(
@@ -137,7 +142,7 @@ class Unfinished:
 
     def trajectory(self) -> Tensor:
         """The kept trajectories: uint8 (steps + 1, K, C, H, W)."""
-        paths = sorted((self.folder / "trajectories").iterdir())
+        paths = sorted((self.folder / "trajectories").glob("[0-9]*.safetensors"))
         return torch.cat([load_file(path)["states"] for path in paths], dim=1)
 
     def _done(self, first: int) -> Path:

@@ -3,10 +3,12 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
-from src.common.files import publish, replacing
+from src.common.files import leftovers, publish, replacing
 from stages import unpack
 from tests.conftest import ROOT, run
 from tools import get_data
@@ -54,6 +56,19 @@ def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file(old):
     assert done.returncode == -signal.SIGKILL and old.read_text() == "old"
 
 
+def test_what_killed_processes_left_goes_at_the_next_write(old):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    left = old.with_name(f".{old.name}.{ended.pid}.tmp")
+    others = [old.with_name(f".{old.name}.{os.getppid()}.tmp"), old.with_name(".kept.txt.x.tmp")]
+    for path in (left, *others):
+        path.write_text("half")
+    assert leftovers(old.parent) == [left]
+    with replacing(old) as temporary:
+        temporary.write_text("new")
+    assert not left.exists() and all(path.exists() for path in others)
+
+
 KILLED_WHILE_WRITING = """
 import os, signal, sys
 from src.common.files import replacing
@@ -96,4 +111,17 @@ def test_a_finished_folder_takes_the_place_of_the_old_one(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / f"{name}.txt").write_text(name)
     publish(tmp_path / "new", tmp_path / "old")
+    assert [path.name for path in tmp_path.rglob("*")] == ["old", "new.txt"]
+
+
+def test_a_folder_may_be_on_another_file_system(tmp_path):
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is a single file system")
+    with tempfile.TemporaryDirectory(dir=memory) as elsewhere:
+        folder = Path(elsewhere) / "new"
+        folder.mkdir()
+        (folder / "new.txt").write_text("new")
+        publish(folder, tmp_path / "old")
+        assert not folder.exists()
     assert [path.name for path in tmp_path.rglob("*")] == ["old", "new.txt"]

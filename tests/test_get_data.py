@@ -1,12 +1,17 @@
+import contextlib
 import gzip
 import hashlib
 import http.server
+import os
 import shutil
+import subprocess
 import threading
+import time
 from functools import partial
 
 import pytest
 
+from src import archives
 from tests.conftest import ROOT, clone_into, commit, run
 from tools import get_data
 
@@ -83,6 +88,11 @@ def test_half_a_lock_that_a_kill_of_dvc_left_is_brought_back(here, end, capsys):
     assert (here / "dvc.lock").read_bytes() == whole and "not whole" in capsys.readouterr().out
 
 
+def test_a_lock_nested_without_end_is_not_whole(tmp_path):
+    (tmp_path / "dvc.lock").write_text("[" * 5000)
+    assert not get_data.whole_lock(tmp_path / "dvc.lock")
+
+
 def test_a_lock_that_dvc_can_read_is_left_alone(here):
     whole = (here / "dvc.lock").read_bytes()
     after_a_stage = whole[: whole.index(b"  classifier:\n")]  # of a kill between two stages
@@ -110,6 +120,50 @@ def test_a_url_as_mirror(here, mirror, nothing_in_dvc, monkeypatch):
         assert "fetched MNIST from http://127.0.0.1" in get_data.get(None)
         server.shutdown()
     assert held() == sorted(FAKE)
+
+
+class Trickle(http.server.BaseHTTPRequestHandler):
+    """Sends a byte now and then, without end."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                self.wfile.write(b"x")
+                time.sleep(0.01)
+
+    def log_message(self, *args):
+        pass
+
+
+def test_a_mirror_that_trickles_is_given_up(here, nothing_in_dvc, monkeypatch):
+    monkeypatch.setattr(get_data, "DEADLINE", 0.1)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Trickle) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("MNIST_MIRROR", f"http://127.0.0.1:{server.server_port}/")
+        with pytest.raises(get_data.UserError, match=r"only \d+ bytes within 0\.1 seconds"):
+            get_data.get(None)
+        server.shutdown()
+
+
+def test_a_pipe_in_data_is_named_and_not_read(here):
+    get_data.DATA.mkdir()
+    os.mkfifo(get_data.DATA / "a.zip")
+    with pytest.raises(get_data.UserError, match=r"data/a\.zip: neither a file nor a folder"):
+        get_data.get(None)
+    with pytest.raises(get_data.UserError, match=r"data/a\.zip: a device or pipe"):
+        archives.read(get_data.DATA, 0.1, 0)
+
+
+def test_half_a_file_of_a_killed_run_is_not_pinned(here):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    get_data.DATA.mkdir()
+    (get_data.DATA / f".{get_data.DIGITS}.{ended.pid}.tmp").write_bytes(b"half")
+    get_data.get("digits")
+    assert [path.name for path in get_data.DATA.iterdir()] == [get_data.DIGITS]
 
 
 def test_wrong_bytes_in_a_mirror_are_refused_and_nothing_is_kept(

@@ -510,6 +510,9 @@ def test_damaged_parts_of_an_interrupted_sampling_are_drawn_anew(copy, capsys):
     with Image.open(unfinished / "images/00025.png") as image:
         Image.eval(image, lambda pixel: pixel ^ 1).save(unfinished / "images/00025.png")
     (unfinished / "trajectories/00001.safetensors").write_bytes(b"no trajectory")
+    # Of a kill in the middle of a write, and of macOS.
+    (unfinished / "trajectories/.00002.safetensors.1.tmp").write_bytes(b"half a trajectory")
+    (unfinished / "images/.DS_Store").write_bytes(b"")
     stage("sample")
     assert "resuming with 50 images" in capsys.readouterr().out
     assert contents(copy, *SAMPLES) == before

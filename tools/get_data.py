@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import urllib.request
 import zipfile
 from http.client import HTTPException
@@ -24,8 +25,8 @@ import yaml
 from dvc.schema import COMPILED_LOCKFILE_SCHEMA
 from PIL import Image
 
-from src.common.errors import UserError
-from src.common.files import publish, replacing
+from src.common.errors import UserError, printable
+from src.common.files import leftovers, publish, replacing
 
 DATA = Path("data")
 UNFINISHED = Path(".scratch/data")
@@ -34,6 +35,7 @@ DIGITS = "sklearn-digits.zip"
 MNIST_PIN = "b6c29e96813679dd8c451c9b5ca86e2c.dir"
 STAND_IN_PINS: set[str] = set()
 TIMEOUT = 20  # seconds without an answer from a mirror
+DEADLINE = 600  # seconds for a file
 MAX_BYTES = 2**25  # limit for one file; the largest has 10 MB
 
 HOW_TO_GET_MNIST = f"""
@@ -64,7 +66,7 @@ def main() -> int:
     committed = dvc("commit", "--quiet", "--force", "data.dvc")
     if committed.returncode:
         print(
-            f"data: DVC could not add data/ to its cache: {committed.stderr.strip()}",
+            f"data: DVC could not add data/ to its cache: {printable(committed.stderr.strip())}",
             file=sys.stderr,
         )
     return committed.returncode
@@ -95,7 +97,7 @@ def whole_lock(path: Path) -> bool:
     """Whether DVC can read this dvc.lock."""
     try:
         COMPILED_LOCKFILE_SCHEMA(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError, voluptuous.Invalid):
+    except (yaml.YAMLError, UnicodeDecodeError, voluptuous.Invalid, RecursionError):
         return False
     return True
 
@@ -150,10 +152,19 @@ class Unavailable(UserError):
 
 
 def held() -> list[str]:
-    """Names of the files in data/, without hidden ones."""
+    """Names of the files in data/, without hidden ones. Temporary files of killed runs go.
+
+    Raises UserError for a device, pipe or broken link, which DVC could read without end.
+    """
     if not DATA.is_dir():
         return []
-    return sorted(path.name for path in DATA.iterdir() if not path.name.startswith("."))
+    for left in leftovers(DATA):
+        left.unlink(missing_ok=True)
+    paths = sorted(path for path in DATA.iterdir() if not path.name.startswith("."))
+    for path in paths:
+        if not path.is_file() and not path.is_dir():
+            raise UserError(f"{path}: neither a file nor a folder; move it elsewhere")
+    return [path.name for path in paths]
 
 
 def set_aside(present: list[str]) -> None:
@@ -231,7 +242,7 @@ def pin() -> str:
         raise UserError("data.dvc: not found; `git checkout data.dvc` brings it back")
     try:
         md5 = yaml.safe_load(Path("data.dvc").read_text(encoding="utf-8"))["outs"][0]["md5"]
-    except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError):
+    except (yaml.YAMLError, UnicodeDecodeError, LookupError, TypeError, RecursionError):
         raise UserError("data.dvc: not whole; `git checkout data.dvc` brings it back") from None
     return "the stand-in" if md5 in STAND_IN_PINS else md5
 
@@ -270,12 +281,23 @@ def fetch(base: str, name: str, md5: str) -> bytes:
     if "://" not in base:
         content = (Path(base).expanduser() / name).read_bytes()
     else:
-        with urllib.request.urlopen(f"{base.rstrip('/')}/{name}", timeout=TIMEOUT) as response:
-            content = response.read(MAX_BYTES)
+        content = download(f"{base.rstrip('/')}/{name}")
     actual = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if actual != md5:
         raise UserError(f"{name} has md5 {actual}, expected {md5}: not the canonical file")
     return content
+
+
+def download(url: str) -> bytes:
+    """At most MAX_BYTES of a URL. Raises OSError after DEADLINE, even if bytes trickle in."""
+    end, parts, total = time.monotonic() + DEADLINE, [], 0
+    with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+        while total < MAX_BYTES and (part := response.read1(MAX_BYTES - total)):
+            parts.append(part)
+            total += len(part)
+            if time.monotonic() > end:
+                raise TimeoutError(f"only {total} bytes within {DEADLINE} seconds")
+    return b"".join(parts)
 
 
 def write_digits(path: Path) -> None:

@@ -18,11 +18,13 @@ from torch import Tensor
 def replacing(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder. It replaces `path` at the end of the block.
 
-    If the block raises, `path` is unchanged and the temporary file is deleted. Raises OSError if
-    the system cannot write the file.
+    If the block raises, `path` is unchanged and the temporary file is deleted. Those of killed
+    processes are deleted at the start. Raises OSError if the system cannot write the file.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in leftovers(path.parent, path.name):
+        left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -34,11 +36,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
     _sync_names(path.parent)
 
 
-def leftovers(path: str | Path) -> list[Path]:
-    """Temporary files that killed processes left while they were replacing `path`."""
-    path = Path(path)
-    temporary = path.parent.glob(f".{path.name}.*.tmp")
-    return [left for left in temporary if not _alive(int(left.suffixes[-2][1:]))]
+def leftovers(folder: str | Path, name: str | None = None) -> list[Path]:
+    """Temporary files in `folder` that killed processes left while they were replacing a file.
+
+    `name` is that of the file (default: any).
+    """
+    pattern = re.compile(rf"\.{re.escape(name) if name else '.+'}\.(\d{{1,10}})\.tmp")
+    matches = [(path, pattern.fullmatch(path.name)) for path in Path(folder).iterdir()]
+    return [path for path, match in matches if match and not _alive(int(match[1]))]
 
 
 def _alive(process: int) -> bool:
@@ -54,12 +59,20 @@ def _alive(process: int) -> bool:
 def publish(folder: str | Path, target: str | Path) -> None:
     """Move a finished folder to `target`, and delete the folder that was there.
 
-    All files are on the disk before the folder gets its new name.
+    All files are on the disk before the folder gets its new name. `target` may be on another file
+    system.
     """
+    folder, target = Path(folder), Path(target).absolute()
+    if folder.stat().st_dev != target.parent.stat().st_dev:
+        near = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        shutil.rmtree(near, ignore_errors=True)
+        shutil.copytree(folder, near)
+        shutil.rmtree(folder)
+        folder = near
     os.sync()  # once for all files, since ten thousand single syncs take longer
     shutil.rmtree(target, ignore_errors=True)
-    Path(folder).rename(target)
-    _sync_names(Path(target).absolute().parent)
+    folder.rename(target)
+    _sync_names(target.parent)
 
 
 def _sync_names(folder: Path) -> None:

@@ -80,7 +80,7 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete all files of this run, including those from other numbers of processes."""
         others = [path for path, _ in self._from_others()]
-        for path in [self.path, *others, *leftovers(self.path)]:
+        for path in [self.path, *others, *leftovers(self.path.parent, self.path.name)]:
             path.unlink(missing_ok=True)
 
 
