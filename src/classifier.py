@@ -230,7 +230,9 @@ def load(path: str | Path) -> tuple[Classifier, dict]:
         path, "classifier", remedy="`dvc pull` fetches it, `dvc repro classifier` makes it"
     )
     try:
-        config = ClassifierConfig(**header["config"])
+        config = artifact.parse(ClassifierConfig, header["config"])
+        if not 0 <= config.dropout < 1:  # false for NaN, too
+            raise ValueError(f"dropout: expected 0 to 1, got {config.dropout}")
         artifact.check_fit(lambda: Classifier(config), weights)
         model = Classifier(config)
         model.load_state_dict(weights)

@@ -75,19 +75,20 @@ def load(path: str | Path) -> Manifest:
     """Read a manifest. Raises UserError if the file is missing or is no valid manifest."""
     raw = provenance.read(path, KEYS)
     artifact.check_version(raw, path, REMEDY)
-    labels, count = raw["labels"], raw["count"]
-    if labels is not None and (not isinstance(labels, list) or len(labels) != count):
-        raise UserError(
-            f"{path}: labels: expected null or one for each of {count} images; {REMEDY}"
-        )
     settings = {key: raw.pop(key) for key in SAMPLER_KEYS}
     try:
-        lists = {key: tuple(value) for key, value in settings.items() if isinstance(value, list)}
-        sampler = Sampler(**settings | lists)
-    except (TypeError, ValueError) as error:
+        artifact.parse(Sampler, settings)
+    except ValueError as error:
         raise UserError(f"{path}: invalid sampler ({error}); {REMEDY}") from None
-    names = {field.name for field in fields(Manifest)} - {"sampler"}
-    return Manifest(sampler=sampler, **{name: raw[name] for name in names})
+    try:
+        manifest = artifact.parse(Manifest, raw | {"sampler": settings})
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {REMEDY}") from None
+    if manifest.labels is not None and len(manifest.labels) != manifest.count:
+        raise UserError(
+            f"{path}: labels: expected null or one for each of {manifest.count} images; {REMEDY}"
+        )
+    return manifest
 
 
 def check_settings(manifest: Manifest, settings: Sample) -> None:

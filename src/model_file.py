@@ -5,25 +5,35 @@ from __future__ import annotations
 import copy
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from pydantic import BaseModel, Field
 from torch import nn
 
 from .common import artifact, device
 from .common.dataset import MAX_SIDE
 from .common.errors import UserError
 from .diffusion.denoiser import Denoiser, DenoiserConfig
-from .diffusion.schedule import ScheduleConfig
-from .diffusion.unet import UNet, UNetConfig
+from .diffusion.unet import UNet
 
 KIND = "denoiser"
 REMEDY = "`dvc pull` fetches it, `dvc repro train` makes it"
+
+Text = Annotated[str, Field(max_length=1000)]
+
+
+class About(BaseModel):
+    """What the stages need to know of a model. The header may say more."""
+
+    dataset: Text
+    dataset_fingerprint: Text
+    class_counts: list[Annotated[int, Field(ge=0, le=10**12)]]  # training images; [] without labels
 
 
 def save(denoiser: Denoiser, path: str | Path, about: dict) -> None:
     """Write the weights (the guide's too), the configuration and `about` to one file.
 
-    `about` has JSON values: data set, class counts, held-out loss ...
+    `about` has JSON values: the keys of About, held-out loss ...
     """
     header = {"config": asdict(denoiser.config), "about": about}
     artifact.save(path, KIND, denoiser.state_dict(), header)
@@ -47,7 +57,7 @@ def load(path: str | Path) -> tuple[Denoiser, dict]:
             denoiser.guide = copy.deepcopy(denoiser.unet)
         denoiser.load_state_dict(weights)
         about = header["about"]
-        _check_class_counts(about.get("class_counts", []), config.unet.classes)
+        _check_class_counts(artifact.parse(About, about).class_counts, config.unet.classes)
     except (
         LookupError,
         TypeError,
@@ -67,8 +77,11 @@ def _config(raw: dict, weights: int) -> DenoiserConfig:
 
     Raises ValueError or another exception that `load` handles, if it is invalid.
     """
-    lists = {key: tuple(value) for key, value in raw["unet"].items() if isinstance(value, list)}
-    unet = UNetConfig(**raw["unet"] | lists)
+    config = artifact.parse(DenoiserConfig, raw)
+    unet = config.unet
+    for name, share in (("dropout", unet.dropout), ("label_dropout", config.label_dropout)):
+        if not 0 <= share < 1:  # false for NaN, too
+            raise ValueError(f"{name}: expected 0 to 1, got {share}")
     if not 1 <= unet.image_size <= MAX_SIDE:
         raise ValueError(f"image_size: expected 1 to {MAX_SIDE}, got {unet.image_size}")
     if len(unet.multipliers) * unet.res_blocks > weights:
@@ -76,15 +89,12 @@ def _config(raw: dict, weights: int) -> DenoiserConfig:
         raise ValueError(
             f"{unet.res_blocks} blocks on each of {levels} levels, but only {weights} weights"
         )
-    schedule = ScheduleConfig(**raw["schedule"])
-    return DenoiserConfig(unet, schedule, raw["prediction"], raw["label_dropout"])
+    return config
 
 
-def _check_class_counts(counts: list, classes: int) -> None:
+def _check_class_counts(counts: list[int], classes: int) -> None:
     """Raises ValueError unless `counts` is empty or has a number of images for each class."""
-    wrong = any(type(count) is not int or count < 0 for count in counts)
-    wrong = wrong or bool(counts and not any(counts))
-    if wrong or (counts and classes not in (0, len(counts))):
+    if counts and (not any(counts) or classes not in (0, len(counts))):
         raise ValueError(
             f"class_counts: expected one count for each of {classes} classes, "
             f"got {str(counts)[:100]}"

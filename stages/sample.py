@@ -12,7 +12,6 @@ from filelock import FileLock
 
 from src import drawing, model_file, params
 from src.common import artifact, device
-from src.common.errors import UserError
 from src.common.files import publish, save_tensors
 from src.common.processes import Processes
 from src.common.scratch import place
@@ -26,10 +25,6 @@ def main() -> None:
     p = params.load()
     model, about = model_file.open_model(MODEL, p.sample.precision)
     processes, settings = Processes(), p.sample
-    if missing := {"dataset", "dataset_fingerprint", "class_counts"} - about.keys():
-        raise UserError(
-            f"{MODEL}: lacks {', '.join(sorted(missing))}; `dvc repro train` makes it again"
-        )
     sampler = drawing.fitted(settings.sampler, model)
     if sampler != settings.sampler and processes.first:
         print(
