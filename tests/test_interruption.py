@@ -1,5 +1,6 @@
 import os
 import signal
+import time
 
 import pytest
 
@@ -22,6 +23,26 @@ def test_a_signal_within_the_block_is_noted_and_does_nothing_else(number):
         assert interrupted.signal == number and handled == []
     os.kill(os.getpid(), number)
     assert handled == [number]
+
+
+def test_a_step_that_never_ends_is_left_in_the_end(number, monkeypatch, capsys):
+    monkeypatch.setattr(interruption, "PATIENCE", 1)
+    before = signal.getsignal(signal.SIGALRM)
+    with pytest.raises(SystemExit) as left, interruption.noted():
+        os.kill(os.getpid(), number)
+        time.sleep(3600)
+    assert left.value.code == 128 + number
+    assert "the step did not end within 1 s" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGALRM) == before
+
+
+def test_a_step_that_ended_leaves_time_to_save(number, monkeypatch):
+    monkeypatch.setattr(interruption, "PATIENCE", 1)
+    with interruption.noted() as interrupted:
+        os.kill(os.getpid(), number)
+        interrupted.step_ended()
+        time.sleep(1.5)
+    assert interrupted.signal == number
 
 
 def test_a_signal_that_was_ignored_stays_so(number):

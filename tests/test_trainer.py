@@ -1,4 +1,6 @@
 import math
+import os
+import time
 
 import pytest
 import torch
@@ -69,6 +71,15 @@ def test_accumulation_gives_the_same_training_to_rounding(data, settings):
 def test_worker_processes_change_nothing(data, settings):
     few = change(settings, steps=3, augment_rotation=5.0, augment_shift=1.0)
     assert trained(data, few)[1] == trained(data, change(few, workers=2))[1]
+
+
+@pytest.mark.parametrize("failure", [lambda *_: time.sleep(3600), lambda *_: os._exit(1)])
+def test_worker_processes_that_send_no_batch_are_an_error(data, settings, monkeypatch, failure):
+    monkeypatch.setattr("src.training.trainer.BATCH_TIMEOUT", 5)
+    monkeypatch.setattr(Batches, "__getitem__", failure)
+    complaint = r"train\.workers: a batch did not arrive .*train\.workers to 0"
+    with pytest.raises(UserError, match=complaint):
+        trained(data, change(settings, workers=1))
 
 
 def test_seeds_differ(data, settings):

@@ -159,6 +159,7 @@ class Session:
         number = self.processes.largest(interrupted.signal or 0)
         if not number:
             return
+        interrupted.step_ended()
         started = time.monotonic()
         if self.processes.first:
             self._save()

@@ -25,6 +25,8 @@ from ..params import Train
 from .batches import Batches
 from .muon import Muon
 
+BATCH_TIMEOUT = 300  # seconds for worker processes to prepare a batch
+
 
 @dataclass(frozen=True)
 class Step:
@@ -128,7 +130,7 @@ class Trainer:
     def run(self) -> Iterator[Step]:
         """Take the remaining steps and yield each.
 
-        Raises UserError if the loss or the gradient is not finite.
+        Raises UserError if the loss or the gradient is not finite, or if workers fail.
         """
         loader = DataLoader(
             self.batches,
@@ -136,10 +138,27 @@ class Trainer:
             sampler=range(self.step, self.settings.steps),
             num_workers=self.settings.workers,
             pin_memory=self.device.type == "cuda",
+            timeout=BATCH_TIMEOUT if self.settings.workers else 0,
             worker_init_fn=ignore_signals,
         )
-        for batch in loader:
+        for batch in self._loaded(loader):
             yield self._take(batch)
+
+    def _loaded(self, loader: DataLoader) -> Iterator[dict[str, Tensor]]:
+        """Yield the loader's batches. Raises UserError if its worker processes fail."""
+        batches = iter(loader)
+        for _ in range(len(loader)):
+            try:
+                batch = next(batches)
+            except RuntimeError as error:
+                if not self.settings.workers:
+                    raise
+                raise UserError(
+                    f"train.workers: a batch did not arrive ({error}). The worker processes send "
+                    f"batches through /dev/shm: make it larger (docker run --shm-size=1g), or set "
+                    f"train.workers to 0"
+                ) from None
+            yield batch
 
     def _take(self, batch: dict[str, Tensor]) -> Step:
         """One optimiser step."""
