@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from streamlit.delta_generator import DeltaGenerator
 from torch import Tensor
 
 from src import model_file, params
-from src.common.errors import UserError
+from src.common.errors import UserError, printable
 from src.demo import trajectory
 from src.demo.request import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS, Request
 from src.demo.trajectory import Trajectory
@@ -83,10 +84,15 @@ def main() -> None:
         slot = st.container(height=44, border=False)
         trajectories = [draw(slot, name, request) for name, request in requests]
     except (UserError, OSError) as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(plain(printable(str(error))), icon=":material/error:")
         return
-    slot.caption(about(models[requests[0][0]]))
+    slot.caption(plain(printable(about(models[requests[0][0]]))))
     step_through(list(zip(headings(requests), trajectories, strict=True)), columns)
+
+
+def plain(text: str) -> str:
+    """Markdown that shows `text` as it is. Text from files could load pictures from elsewhere."""
+    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", text)
 
 
 # --- what to draw ---------------------------------------------------------------------------------

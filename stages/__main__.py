@@ -90,7 +90,7 @@ def main() -> int:
 def run(stage: str) -> int:
     """Run the stage. Returns its exit code: 1 after an error that the user can fix."""
     from src.common.allocator import keep_freed_memory
-    from src.common.errors import UserError
+    from src.common.errors import UserError, printable
 
     keep_freed_memory()
     show_cautions(stage)
@@ -106,12 +106,34 @@ def run(stage: str) -> int:
         if error.errno not in MENDABLE or not ours:
             raise
         remedy = MENDABLE[error.errno]
-        print(f"\n{stage}: {error}; {remedy}, then `dvc repro` again", file=sys.stderr)
+        print(
+            f"\n{stage}: {printable(str(error))}; {remedy}, then `dvc repro` again",
+            file=sys.stderr,
+        )
+        return 1
+    except (MemoryError, RuntimeError) as error:
+        if not lacks_memory(error):
+            raise
+        reason = str(error).partition("\n")[0] or "MemoryError"
+        print(
+            f"\n{stage}: not enough memory ({reason}); free some, or lower the batch size of this "
+            f"stage in params.yaml, then `dvc repro` again",
+            file=sys.stderr,
+        )
         return 1
     except KeyboardInterrupt:
         print(f"\n{stage}: interrupted; `dvc repro` continues", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+def lacks_memory(error: Exception) -> bool:
+    """Whether a request for memory failed, by Python, NumPy, or PyTorch on a CPU or GPU."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "can't allocate memory" in str(error)
+    )
 
 
 def show_cautions(stage: str) -> None:
