@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 from src import model_file
 from src.demo import trajectory
 from tests.conftest import ROOT, denoiser
+from tools import demo
 
 pytestmark = pytest.mark.slow
 
@@ -56,6 +57,11 @@ def html_of(page: AppTest, kind: str) -> list[str]:
     """The HTML of all elements of the class `kind`."""
     bodies = [element.proto.body for element in page.get("html")]
     return [body for body in bodies if f'class="{kind}"' in body]
+
+
+def shown(element) -> str:
+    """The text of an element whose Markdown escapes all of it."""
+    return element.value.replace("\\", "")
 
 
 def where(page: AppTest) -> str:
@@ -188,7 +194,7 @@ def test_a_model_that_cannot_be_read_can_be_left_again(folder):
     (folder / "models" / "broken.safetensors").write_bytes(b"damaged")
     page = start()
     page.selectbox(key="first_model").set_value("broken").run()
-    assert "models/broken.safetensors: damaged" in page.error[0].value and not page.exception
+    assert "models/broken.safetensors: damaged" in shown(page.error[0]) and not page.exception
     page.selectbox(key="first_model").set_value("model").run()
     assert not page.error and not page.exception and "Finished" in where(page)
 
@@ -240,7 +246,16 @@ def test_a_damaged_model_is_named(folder):
     (folder / "models" / "model.safetensors").write_bytes(b"damaged")
     page = AppTest.from_file(str(ROOT / "app.py"), default_timeout=900).run()
     assert not page.exception
-    assert "models/model.safetensors: damaged" in page.error[0].value
+    assert "models/model.safetensors: damaged" in shown(page.error[0])
+
+
+def test_text_of_a_model_file_is_shown_as_it_is(folder):
+    """As Markdown it could load a picture from elsewhere."""
+    about = ABOUT | {"dataset": "![x](http://example.org/x.png)"}
+    model_file.save(denoiser(), folder / "models" / "model.safetensors", about)
+    caption = start().caption[0]
+    assert shown(caption).startswith("![x](http://example.org/x.png), cosine schedule")
+    assert caption.value.startswith("\\!\\[x\\]\\(http\\:")
 
 
 def test_a_model_without_classes_has_nothing_to_choose(folder, computed):
@@ -250,6 +265,31 @@ def test_a_model_without_classes_has_nothing_to_choose(folder, computed):
     assert computed[0][2] is None
     assert not [slider for slider in page.slider if slider.key == "first_guidance"]
     assert not [c for c in page.get("button_group") if c.key == "kind"]
+
+
+@pytest.mark.parametrize(
+    "host, origin, path, accepted",
+    [
+        ("localhost:8501", "http://localhost:8501", "/_stcore/stream", True),
+        ("127.0.0.1:8501", None, "/", True),
+        ("[::1]:8501", "http://[::1]:8501", "/", True),
+        ("evil.example:8501", "http://evil.example:8501", "/_stcore/stream", False),
+        ("localhost:8501", "http://evil.example", "/_stcore/stream", False),
+        ("localhost:8501", "null", "/_stcore/stream", False),
+        ("[::1", None, "/", False),
+        ("", None, "/", False),
+        ("localhost:8501", None, "/_stcore/metrics", False),
+    ],
+)
+def test_other_hosts_and_sites_are_refused(host, origin, path, accepted):
+    headers = [(b"host", host.encode())] + ([(b"origin", origin.encode())] if origin else [])
+    assert demo.allowed({"type": "http", "path": path, "headers": headers}) == accepted
+
+
+def test_a_proxys_name_can_be_allowed(monkeypatch):
+    monkeypatch.setattr(demo.config, "get_option", lambda name: ["https://lab.example"])
+    headers = [(b"host", b"lab.example"), (b"origin", b"https://lab.example")]
+    assert demo.allowed({"type": "http", "path": "/", "headers": headers})
 
 
 def test_the_demo_listens_to_this_machine_alone_and_sends_no_statistics():
