@@ -157,21 +157,17 @@ def test_a_commit_holds_what_its_lock_records(tmp_path, monkeypatch):
         assert commit._holds(path, md5) and not commit._holds(path, md5[1:] + md5[0]), path
 
 
-def test_the_table_goes_between_its_marks(repository, monkeypatch):
-    marks = ("<!-- experiments -->", "<!-- end of experiments -->")
-    (repository / "page.md").write_text(f"before\n{marks[0]}\nold\n{marks[1]}\nafter\n")
-    options = ["--metrics", "fid.fd_digits", "--into", "page.md", "--csv", "table.csv"]
+def test_the_table_is_printed_and_written_as_csv(repository, monkeypatch, capsys):
+    options = ["--metrics", "fid.fd_digits", "--csv", "table.csv"]
     monkeypatch.setattr("sys.argv", ["experiments", *options])
     assert command.main() == 0
-    lines = (repository / "page.md").read_text().splitlines()
-    assert lines[:3] == ["before", marks[0], "| experiment | schedule | sample.steps | fd_digits |"]
-    assert lines[4:] == [
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "| experiment | schedule | sample.steps | fd_digits |"
+    assert lines[2:] == [
         "| same | cosine | 8 | 3 |",
         "| unrun | cosine | 8 |  |",
         "| fewer | linear | 8 | 5.5 |",
         "| straight | linear | 16 | 4.25 |",
-        marks[1],
-        "after",
     ]
     assert pd.read_csv(repository / "table.csv")["fd_digits"].tolist()[2:] == [5.5, 4.25]
 
@@ -187,14 +183,6 @@ def test_what_is_the_same_in_all_rows_is_said_once():
         "",
         "In all of them: `seed` 1.",
     ]
-
-
-def test_a_page_without_marks_is_left_alone(repository, monkeypatch, capsys):
-    (repository / "page.md").write_text("no marks\n")
-    monkeypatch.setattr("sys.argv", ["experiments", "--into", "page.md"])
-    assert command.main() == 1
-    assert "page.md: expected the two marks" in capsys.readouterr().err
-    assert (repository / "page.md").read_text() == "no marks\n"
 
 
 def test_without_experiments_it_says_how_to_make_one(tmp_path, monkeypatch, capsys):
