@@ -13,6 +13,7 @@ from src.common.errors import UserError
 from src.measure import frechet, inception
 from src.measure.inception import Features
 
+
 def pictures(count: int, seed: int) -> torch.Tensor:
     """Blocks of 7x7 pixels: unlike plain noise, deep features differ from one to the next."""
     random = torch.Generator().manual_seed(seed)
