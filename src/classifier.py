@@ -21,6 +21,7 @@ from .common import artifact
 from .common.dataset import to_float
 from .common.errors import UserError
 from .common.randomness import derive, generator
+from .common.schema import parse
 from .params import Classifier as Settings
 
 FEATURES = 128
@@ -230,9 +231,7 @@ def load(path: str | Path) -> tuple[Classifier, dict]:
         path, "classifier", remedy="`dvc pull` fetches it, `dvc repro classifier` makes it"
     )
     try:
-        config = artifact.parse(ClassifierConfig, header["config"])
-        if not 0 <= config.dropout < 1:  # false for NaN, too
-            raise ValueError(f"dropout: expected 0 to 1, got {config.dropout}")
+        config = parse(ClassifierConfig, header["config"])
         artifact.check_fit(lambda: Classifier(config), weights)
         model = Classifier(config)
         model.load_state_dict(weights)

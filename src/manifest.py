@@ -8,6 +8,7 @@ from pathlib import Path
 from . import provenance
 from .common import artifact, reports
 from .common.errors import UserError
+from .common.schema import parse
 from .diffusion.samplers import Sampler
 from .params import Sample
 
@@ -77,11 +78,11 @@ def load(path: str | Path) -> Manifest:
     artifact.check_version(raw, path, REMEDY)
     settings = {key: raw.pop(key) for key in SAMPLER_KEYS}
     try:
-        artifact.parse(Sampler, settings)
+        parse(Sampler, settings)
     except ValueError as error:
         raise UserError(f"{path}: invalid sampler ({error}); {REMEDY}") from None
     try:
-        manifest = artifact.parse(Manifest, raw | {"sampler": settings})
+        manifest = parse(Manifest, raw | {"sampler": settings})
     except ValueError as error:
         raise UserError(f"{path}: {error}; {REMEDY}") from None
     if manifest.labels is not None and len(manifest.labels) != manifest.count:

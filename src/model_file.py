@@ -13,6 +13,7 @@ from torch import nn
 from .common import artifact, device
 from .common.dataset import MAX_SIDE
 from .common.errors import UserError
+from .common.schema import parse
 from .diffusion.denoiser import Denoiser, DenoiserConfig
 from .diffusion.unet import UNet
 
@@ -57,7 +58,7 @@ def load(path: str | Path) -> tuple[Denoiser, dict]:
             denoiser.guide = copy.deepcopy(denoiser.unet)
         denoiser.load_state_dict(weights)
         about = header["about"]
-        _check_class_counts(artifact.parse(About, about).class_counts, config.unet.classes)
+        _check_class_counts(parse(About, about).class_counts, config.unet.classes)
     except (
         LookupError,
         TypeError,
@@ -77,11 +78,8 @@ def _config(raw: dict, weights: int) -> DenoiserConfig:
 
     Raises ValueError or another exception that `load` handles, if it is invalid.
     """
-    config = artifact.parse(DenoiserConfig, raw)
+    config = parse(DenoiserConfig, raw)
     unet = config.unet
-    for name, share in (("dropout", unet.dropout), ("label_dropout", config.label_dropout)):
-        if not 0 <= share < 1:  # false for NaN, too
-            raise ValueError(f"{name}: expected 0 to 1, got {share}")
     if not 1 <= unet.image_size <= MAX_SIDE:
         raise ValueError(f"image_size: expected 1 to {MAX_SIDE}, got {unet.image_size}")
     if len(unet.multipliers) * unet.res_blocks > weights:

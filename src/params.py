@@ -6,7 +6,6 @@ This file only checks values. No result depends on it, so no stage declares it a
 from __future__ import annotations
 
 import re
-import reprlib
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -24,12 +23,11 @@ from pydantic import (
 )
 
 from .common.errors import UserError
+from .common.schema import MAX_SHOWN, explain
 from .diffusion.denoiser import Prediction
 from .diffusion.samplers import FIXED_ETA, Sampler
 from .diffusion.samplers import Interval as IntervalHint
 from .diffusion.schedule import MAX_TIMESTEPS, Schedule, ScheduleConfig, ScheduleName
-
-MAX_SHOWN = 500  # characters of a value in a message; a short YAML file can have huge values
 
 
 def _read_exponent(value: object) -> object:
@@ -339,25 +337,6 @@ def load(path: str | Path = "params.yaml") -> Params:
     try:
         return Params.model_validate(raw)
     except ValidationError as error:
-        problems = [f"  {explain(dict(problem))}" for problem in error.errors()]
+        missing = "missing; `git diff params.yaml` shows what was there"
+        problems = [f"  {explain(dict(problem), missing)}" for problem in error.errors()]
         raise UserError(f"{path}:\n" + "\n".join(problems)) from None
-
-
-def explain(problem: dict) -> str:
-    """Describe one of pydantic's errors in one line."""
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"{key}: unknown key; remove it or correct its spelling"
-    if problem["type"] == "missing":
-        return f"{key}: missing; `git diff params.yaml` shows what was there"
-    if problem["type"] == "value_error":
-        text = str(problem["ctx"]["error"])
-        if re.match(r"[a-z_]+: ", text):  # the text starts with its key
-            return f"{key}.{text}" if key else text
-        return f"{key}: {text}" if key else text
-    try:
-        value = reprlib.repr(problem["input"])
-    except ValueError:  # Python does not write out numbers of more than 4,300 digits
-        value = "a number with thousands of digits"
-    message = problem["msg"]
-    return f"{key}: {message[0].lower()}{message[1:]}; found {value[:MAX_SHOWN]}"

@@ -17,10 +17,10 @@ from src import archives
 from src.diffusion.denoiser import Denoiser, DenoiserConfig
 from src.diffusion.schedule import ScheduleConfig
 from src.diffusion.unet import UNetConfig
-
-# Before the tests import diffusers, which imports torchvision, which needs our remedy.
 from src.measure import inception
 from src.params import load as load_params
+
+# Before the tests import diffusers, which imports torchvision: this applies our remedy.
 from tools.stand_in import write_weights
 
 ROOT = Path(__file__).parent.parent

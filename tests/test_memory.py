@@ -35,6 +35,9 @@ layer(torch.zeros(4, 1, 8, 8)).sum().backward()
 status = open("/proc/self/status").read()
 now = int(status.partition("VmData:")[2].split()[0]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (now + int(sys.argv[2]), resource.RLIM_INFINITY))
+if "copy" in sys.argv:
+    from src.common import dataset
+    dataset.load("arrays/dataset.safetensors").images.clone()
 stage.main()
 """
 
@@ -51,10 +54,10 @@ def folder(tmp_path):
     return tmp_path
 
 
-def limited(folder, stage: str, allowed: int) -> subprocess.CompletedProcess:
+def limited(folder, stage: str, allowed: int, *more: str) -> subprocess.CompletedProcess:
     """Run a stage that may take `allowed` bytes beyond what the libraries take."""
     alone = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    command = [sys.executable, "-c", LIMITED, stage, str(allowed)]
+    command = [sys.executable, "-c", LIMITED, stage, str(allowed), *more]
     return subprocess.run(
         command, cwd=folder, env=os.environ | alone, capture_output=True, text=True
     )
@@ -77,6 +80,8 @@ def test_idx_files_larger_than_memory_become_arrays_and_train_a_model(folder):
     unpacked = dataset.load(folder / "arrays/dataset.safetensors").images
     assert torch.equal(unpacked[:, 0], torch.from_numpy(pixels))
     assert (done := limited(folder, "train", 5 * MARGIN)).returncode == 0, done.stderr
+    copying = limited(folder, "train", 5 * MARGIN, "copy")
+    assert "can't allocate memory" in copying.stderr  # so the limit does limit
 
 
 def test_a_zip_larger_than_memory_becomes_arrays(folder):

@@ -1,7 +1,4 @@
-"""`python -m tools.experiments`: print what each experiment changed, and its results.
-
-python -m tools.experiments [--metrics FILE.KEY ...] [--csv FILE]
-"""
+"""`python -m tools.experiments [--csv FILE]`: print what experiments changed, and their results."""
 
 from __future__ import annotations
 

@@ -6,10 +6,8 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from .errors import UserError
@@ -17,7 +15,6 @@ from .files import save_tensors
 from .mapped import mapped_tensors
 
 VERSION = 1  # format version of headers and manifests
-T = TypeVar("T")
 
 
 def versioned(header: dict) -> dict:
@@ -72,22 +69,6 @@ def load(path: str | Path, kind: str, remedy: str) -> tuple[dict, dict[str, Tens
         raise UserError(f"{path}: expected a {kind}, found {kind_found!r:.40}; {remedy}")
     check_version(header, path, remedy)
     return header, weights
-
-
-def parse(kind: type[T], values: object) -> T:
-    """JSON values as a dataclass or pydantic model `kind`, with strict types.
-
-    Raises ValueError that names the first wrong field.
-    """
-    try:
-        return TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        what = problem["msg"][:1].lower() + problem["msg"][1:]
-        if problem["type"] == "value_error":  # of the class itself, which names its field
-            what = str(problem["ctx"]["error"])
-        where = ".".join(str(part) for part in problem["loc"])
-        raise ValueError(f"{where}: {what}" if where else what) from None
 
 
 def check_fit(build: Callable[[], nn.Module], weights: dict[str, Tensor]) -> None:

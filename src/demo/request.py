@@ -8,8 +8,9 @@ import torch
 from pydantic import Field, ValidationError
 
 from ..common.errors import UserError
+from ..common.schema import explain
 from ..diffusion.denoiser import Denoiser
-from ..params import Float, SamplerFields, explain
+from ..params import Float, SamplerFields
 
 MAX_IMAGES, MAX_STEPS, MAX_GUIDANCE, MAX_SEED = 100, 100, 5.0, 2**31 - 1
 
