@@ -5,7 +5,8 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 INSTALLED := $(VENV)/.installed
 # Without --python, uv installs into an active environment of the user's instead of $(VENV).
-INSTALL := uv pip install --quiet --python $(VENV)/bin/python --constraint constraints.txt --group
+INSTALL := uv pip install --quiet --python $(VENV)/bin/python \
+	--constraint constraints.txt --constraint hashes.txt --group
 # If pip is given a folder of wheels, uv takes the same folder.
 ifdef PIP_FIND_LINKS
 export UV_FIND_LINKS ?= $(PIP_FIND_LINKS)
@@ -13,7 +14,7 @@ endif
 
 .DEFAULT_GOAL := help
 
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt hashes.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python >= 3.10 is needed; name one with make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	python -m pip install --quiet uv==0.13.9

@@ -124,7 +124,7 @@ def compare(folder: Path, count: int, rounds: int, scratch: Path) -> None:
     if not real:
         write_weights(scratch / "torch")
         os.environ["TORCH_HOME"] = str(scratch / "torch")
-        inception.SHA256_PREFIX = inception.weights_hash()[:8]
+        inception.SHA256 = inception.weights_sha256()
     link_images(folder, count, scratch / "all")
     link_images(folder, count // 4, scratch / "quarter")
     quarter = images.read(scratch / "quarter", count // 4)
@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--reference", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        inception.SHA256_PREFIX = inception.weights_hash()[:8]
+        inception.SHA256 = inception.weights_sha256()
         reference = frechet.load(arguments.reference, inception.DIMS)
         value = TOOLS[arguments.worker](arguments.folder, arguments.images, reference)
         print("VALUE", value)

@@ -74,15 +74,11 @@ class Manifest:
 
 def load(path: str | Path) -> Manifest:
     """Read a manifest. Raises UserError if the file is missing or is no valid manifest."""
-    raw = provenance.read(path, KEYS)
+    raw = provenance.read(path, dict)
     artifact.check_version(raw, path, REMEDY)
-    settings = {key: raw.pop(key) for key in SAMPLER_KEYS}
+    sampler = {key: raw.pop(key) for key in SAMPLER_KEYS if key in raw}
     try:
-        parse(Sampler, settings)
-    except ValueError as error:
-        raise UserError(f"{path}: invalid sampler ({error}); {REMEDY}") from None
-    try:
-        manifest = parse(Manifest, raw | {"sampler": settings})
+        manifest = parse(Manifest, raw | {"sampler": sampler})
     except ValueError as error:
         raise UserError(f"{path}: {error}; {REMEDY}") from None
     if manifest.labels is not None and len(manifest.labels) != manifest.count:

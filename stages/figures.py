@@ -9,7 +9,7 @@ from src.common.files import replacing
 from src.diffusion.schedule import ScheduleConfig
 from src.plotting import save
 from src.show import animation, figures
-from src.show.results import SWEEP_KEYS, schedules_to_compare, sweep_floor
+from src.show.results import schedules_to_compare, sweep_floor
 
 MIN_SIDE = 80  # pixels of an image in the animation
 
@@ -17,9 +17,8 @@ MIN_SIDE = 80  # pixels of an image in the animation
 def main() -> None:
     p = params.load()
     drawn = manifest.load("generated/manifest.json")
-    keys = ("model", "pixels", "fd_digits", "fd_digits_floor_heldout")
-    fid = provenance.read("metrics/fid.json", keys)
-    sweep = provenance.read("metrics/sweep.json", SWEEP_KEYS)
+    fid = provenance.read("metrics/fid.json", provenance.FidMetrics)
+    sweep = provenance.read("metrics/sweep.json", provenance.SweepMetrics)
     provenance.expect("metrics/fid.json, its images", fid["pixels"], drawn.pixels)
     provenance.expect("metrics/fid.json, its model", fid["model"], drawn.model)
     provenance.expect("metrics/sweep.json, its model", sweep["model"], drawn.model)
@@ -27,7 +26,7 @@ def main() -> None:
     note = f"{data}\n{drawn.sampler_text()}"
     dpi, shown = p.figures.dpi, p.figures.process_images
 
-    states = provenance.tensors("generated/trajectory.safetensors")["states"]
+    states = provenance.trajectory("generated/trajectory.safetensors", len(drawn.timesteps))
     timesteps, columns = [*drawn.timesteps, None], p.figures.process_steps
     figure = figures.reverse_process(states, timesteps, shown, columns, note)
     save(figure, "figures/reverse_process.png", dpi)
@@ -44,13 +43,13 @@ def main() -> None:
     figure = figures.samples_by_class(generated, labels, drawn.classes, per_class, scores)
     save(figure, "figures/samples_by_class.png", dpi)
 
-    curve = provenance.table("plots/learning_curve.csv")
+    curve = provenance.table("plots/learning_curve.csv", figures.CURVE)
     figure = figures.learning_curve(curve, drawn.prediction, p.timesteps, data)
     save(figure, "figures/learning_curve.png", dpi)
-    levels = provenance.table("plots/loss_by_noise_level.csv")
+    levels = provenance.table("plots/loss_by_noise_level.csv", figures.LEVELS)
     figure = figures.loss_by_noise_level(levels, drawn.prediction, data)
     save(figure, "figures/loss_by_noise_level.png", dpi)
-    scored = provenance.table("plots/quality_over_steps.csv")
+    scored = provenance.table("plots/quality_over_steps.csv", figures.SWEEP)
     real, about = sweep_floor(sweep)
     figure = figures.quality_over_steps(scored, real, f"{about}\n{data}")
     save(figure, "figures/quality_over_steps.png", dpi)

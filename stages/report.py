@@ -11,21 +11,20 @@ from src.common.files import replacing
 from src.show import page
 from src.show.results import about_run, check_metrics, compared_experiments
 
-METRICS = (
-    "metrics/bound.json",
-    "metrics/classifier.json",
-    "metrics/data.json",
-    "metrics/fid.json",
-    "metrics/quality.json",
-    "metrics/spread.json",
-    "metrics/sweep.json",
-    "metrics/train.json",
-)
+METRICS: dict[str, type] = {
+    "metrics/bound.json": provenance.Described,
+    "metrics/classifier.json": provenance.Described,
+    "metrics/data.json": provenance.DataMetrics,
+    "metrics/fid.json": provenance.FidMetrics,
+    "metrics/quality.json": provenance.QualityMetrics,
+    "metrics/spread.json": provenance.SpreadMetrics,
+    "metrics/sweep.json": provenance.SweepMetrics,
+    "metrics/train.json": provenance.TrainMetrics,
+}
 
 
 def main() -> None:
-    keys = ("dataset", "dataset_fingerprint")
-    metrics = {Path(path).stem: provenance.read(path, keys) for path in METRICS}
+    metrics = {Path(path).stem: provenance.read(path, kind) for path, kind in METRICS.items()}
     check_metrics(metrics)
     images = metrics["fid"]["images"]
     html = page.render(

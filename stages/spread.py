@@ -22,18 +22,18 @@ def main() -> None:
     p = params.load()
     data = dataset.load("arrays/dataset.safetensors")
     reference, real = inputs.measuring(data)
-    first = provenance.read("metrics/fid.json", (*OF_FID, "model", "pixels", "classifier"))
+    first = provenance.read("metrics/fid.json", provenance.FidMetrics)
     used = reference.about["classifier"]
     provenance.expect("models/classifier.safetensors", used, first["classifier"])
     provenance.expect_file("models/model.safetensors", "which drew the images", first["model"])
-    quality = provenance.read("metrics/quality.json", ("pixels", *OF_QUALITY))
+    quality = provenance.read("metrics/quality.json", provenance.QualityMetrics)
     provenance.expect("metrics/quality.json, its images", quality["pixels"], first["pixels"])
-    first |= quality
 
     model, about = model_file.open_model("models/model.safetensors", p.sample.precision)
     sampler = drawing.fitted(p.sample.sampler, model)
     counts = about["class_counts"] if model.conditional else []
-    rows = [{"seed": p.sample.seed} | {name: first[name] for name in SCORES}]
+    measured = dict(first) | dict(quality)
+    rows = [{"seed": p.sample.seed} | {name: measured[name] for name in SCORES}]
     seeds = range(p.sample.seed + 1, p.sample.seed + p.spread.seeds)
     for seed in tqdm(seeds, desc="spread", unit="seed"):
         labels = drawing.choose_labels(p.sample.classes, counts, seed, p.sample.count)

@@ -1,39 +1,18 @@
-"""Shared by the tests: tiny models, MNIST if there is a mirror, and clones of this repository."""
+"""Settings and fixtures of the tests.
+
+PyTorch is imported on use: the process that only starts the processes of tests needs none.
+"""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import pytest
-import torch
-from hypothesis import HealthCheck, settings
-
-from src import archives
-from src.diffusion.denoiser import Denoiser, DenoiserConfig
-from src.diffusion.schedule import ScheduleConfig
-from src.diffusion.unet import UNetConfig
-from src.measure import inception
-from src.params import load as load_params
-
-# Before the tests import diffusers, which imports torchvision: this applies our remedy.
-from tools.stand_in import write_weights
 
 ROOT = Path(__file__).parent.parent
-
-settings.register_profile(
-    "quick",
-    max_examples=150,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
-settings.load_profile("quick")
 
 
 def pytest_configure() -> None:
@@ -45,10 +24,17 @@ def pytest_configure() -> None:
     os.environ.setdefault("DVC_SITE_CACHE_DIR", str(ROOT / ".scratch" / "dvc"))
     if os.environ.get("PYTEST_XDIST_WORKER"):  # a core for each process of tests and its children
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        torch.set_num_threads(1)
+
+
+@pytest.hookimpl(tryfirst=True)  # before the fixtures of the test
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    until = float(os.environ.get("SLOW_TESTS_UNTIL", "inf"))
+    if item.get_closest_marker("slow") and time.time() > until:
+        pytest.skip("no time left for slow tests: SLOW_TESTS_UNTIL has passed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
     mirror = os.environ.get("MNIST_MIRROR", "")
     if mirror and "://" not in mirror:
         # Tests run commands in other folders.
@@ -63,116 +49,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def params():
-    return load_params(ROOT / "params.yaml")
+    from src.params import load
 
-
-def fetch_mnist(folder: Path) -> Path:
-    folder.mkdir()
-    mirror = os.environ["MNIST_MIRROR"]
-    for stem in archives.IDX_FILES.values():
-        if "://" in mirror:
-            urllib.request.urlretrieve(f"{mirror}/{stem}.gz", folder / f"{stem}.gz")
-        else:
-            (folder / f"{stem}.gz").write_bytes((Path(mirror) / f"{stem}.gz").read_bytes())
-    return folder
+    return load(ROOT / "params.yaml")
 
 
 @pytest.fixture(scope="session")
 def mnist(tmp_path_factory):
     """MNIST as the unpack stage reads it; for tests marked mnist."""
+    from src import archives
+    from tests.helpers import fetch_mnist
+
     return archives.read(
         fetch_mnist(tmp_path_factory.mktemp("mnist") / "data"), heldout=0.1, seed=0
     )
 
 
-def schedule_config(name: str = "cosine", timesteps: int = 1000) -> ScheduleConfig:
-    return ScheduleConfig(name, timesteps, 1e-4, 0.02, 0.008)
-
-
-def unet_config(**changes) -> UNetConfig:
-    small = dict(
-        image_size=8,
-        image_channels=1,
-        classes=10,
-        patch_size=2,
-        base_channels=8,
-        multipliers=(1, 2),
-        res_blocks=1,
-        attention_resolutions=(2,),
-        heads=2,
-        dropout=0.0,
-        time_width=16,
-    )
-    return UNetConfig(**small | changes)
-
-
-def denoiser(
-    prediction: str = "v", schedule: str = "cosine", label_dropout: float = 0.1, **unet
-) -> Denoiser:
-    """A small denoiser whose output depends on all its inputs: fresh ones start at zero."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = DenoiserConfig(
-            unet_config(**unet), schedule_config(schedule), prediction, label_dropout
-        )
-        model = Denoiser(config)
-        for weights in model.parameters():
-            if not weights.any():
-                torch.nn.init.normal_(weights, std=0.1)
-    return model.eval()
-
-
-def run(
-    *command: str, cwd: Path, check: bool = True, **environment: str
-) -> subprocess.CompletedProcess:
-    """Run a command to its end. Raises AssertionError with its output unless it succeeds."""
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=3600,
-    )
-    if check and done.returncode:
-        raise AssertionError(
-            f"{' '.join(command)} exited {done.returncode}:\n{done.stdout}\n{done.stderr}"
-        )
-    return done
-
-
-def wait_for_checkpoint(folder: Path, training: subprocess.Popen) -> None:
-    """Return once `training` has saved a checkpoint in `folder`. Raises AssertionError if not."""
-    end = time.monotonic() + 900
-    while not list(folder.glob(".scratch/train/*.pt")):
-        assert training.poll() is None, "the training ended before its first checkpoint"
-        assert time.monotonic() < end, "no checkpoint within 15 minutes"
-        time.sleep(0.02)
-
-
-def clone_into(folder: Path) -> Path:
-    """A new repository with the files of this working tree, except those that git ignores."""
-    folder.mkdir(parents=True)
-    command = ("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
-    for name in filter(None, run(*command, cwd=ROOT).stdout.split("\0")):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (folder / name).write_bytes((ROOT / name).read_bytes())
-    run("git", "init", "--quiet", cwd=folder)
-    run("git", "config", "user.name", "Test", cwd=folder)
-    run("git", "config", "user.email", "test@example.org", cwd=folder)
-    commit(folder)
-    return folder
-
-
-def commit(folder: Path) -> None:
-    run("git", "add", "--all", cwd=folder)
-    run("git", "commit", "--quiet", "--allow-empty", "--message", "state", cwd=folder)
-
-
 @pytest.fixture(scope="session")
 def torch_home(tmp_path_factory):
     """A TORCH_HOME with stand-in weights."""
+    from tools.stand_in import write_weights
+
     home = tmp_path_factory.mktemp("torch")
     write_weights(home)
     return home
@@ -181,6 +78,8 @@ def torch_home(tmp_path_factory):
 @pytest.fixture
 def weights(torch_home, monkeypatch):
     """The stand-in, taken for the real weights."""
+    from src.measure import inception
+
     monkeypatch.setenv("TORCH_HOME", str(torch_home))
-    monkeypatch.setattr(inception, "SHA256_PREFIX", inception.weights_hash()[:8])
+    monkeypatch.setattr(inception, "SHA256", inception.weights_sha256())
     return inception.weights_path()

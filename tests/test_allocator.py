@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from src.common import allocator
-from tests.conftest import ROOT, run
+from tests.helpers import ROOT, run
 
 GLIBC = sys.platform == "linux" and "glibc" in (os.confstr("CS_GNU_LIBC_VERSION") or "")
 
@@ -17,6 +17,7 @@ def result(**variables: str) -> str:
     ).stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not GLIBC, reason="of glibc")
 def test_glibc_takes_all_settings_unless_the_user_has_made_some():
     assert result() == "True"

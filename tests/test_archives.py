@@ -13,7 +13,7 @@ from src import archives
 from src.common import dataset
 from src.common.errors import UserError
 from tests import shapes
-from tests.conftest import fetch_mnist
+from tests.helpers import fetch_mnist
 from tools.get_data import write_digits
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import ablations, arithmetic, peers
-from tests.conftest import ROOT, denoiser
+from tests.helpers import ROOT, denoiser
 
 
 def test_the_products_taken_for_the_ceiling_are_all_that_the_network_computes():

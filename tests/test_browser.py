@@ -15,7 +15,7 @@ from PIL import Image, ImageSequence
 from playwright.sync_api import Page, expect, sync_playwright
 
 from benchmarks.demo import CHROMIUM, FLAGS, serving
-from tests.conftest import ROOT, clone_into, run
+from tests.helpers import ROOT, clone_into, run
 
 SCREENSHOTS = ROOT / ".scratch" / "screenshots"
 IMAGE = "document.querySelector('[data-testid=\"stImage\"] img')"

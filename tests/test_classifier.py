@@ -29,7 +29,7 @@ def train(images, labels, settings):
 @pytest.fixture(scope="module")
 def trained(digits):
     from src.params import load
-    from tests.conftest import ROOT
+    from tests.helpers import ROOT
 
     images, labels = digits
     return train(images[:1400], labels[:1400], load(ROOT / "params.yaml").classifier)

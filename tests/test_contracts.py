@@ -18,7 +18,7 @@ from dvc.repo import Repo
 
 from src.params import Params, Section
 from stages.__main__ import NAMES
-from tests.conftest import ROOT, clone_into, run
+from tests.helpers import ROOT, clone_into, run
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES = PIPELINE["stages"]
@@ -380,6 +380,7 @@ def with_changed(text: str, *keys: str) -> bytes:
     return yaml.safe_dump(values).encode()
 
 
+@pytest.mark.slow
 def test_a_changed_parameter_reruns_what_the_table_says(fresh, edited):
     """DVC says which section has changed, so that one look at a key of each suffices."""
     key_of = {key.split(".")[0]: key for key in leaves(Params)}
@@ -399,6 +400,7 @@ def test_the_keys_of_a_section_rerun_the_same_stages():
         assert expected(key) == stages_of.setdefault(section, expected(key)), key
 
 
+@pytest.mark.slow
 def test_dvc_names_the_very_key_that_was_changed(fresh, edited):
     text = (fresh / "params.yaml").read_text()
     before = yaml.safe_load(text)["sample"]["steps"]
@@ -460,6 +462,7 @@ def batches(files: list[str]) -> list[list[str]]:
     return parted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("files", batches(list(RERUNS)), ids=lambda files: files[0])
 def test_changed_code_and_data_rerun_what_uses_them(fresh, edited, files):
     """Several files at a time: DVC says which dependency has changed."""
@@ -469,6 +472,7 @@ def test_changed_code_and_data_rerun_what_uses_them(fresh, edited, files):
     assert reruns_by_cause(fresh) == {dependency_of(path): RERUNS[path] for path in files}
 
 
+@pytest.mark.slow
 def test_what_no_result_depends_on_reruns_nothing(fresh, edited):
     for path in RERUN_NOTHING:
         edited(path)
@@ -483,6 +487,7 @@ def test_what_no_result_depends_on_reruns_nothing(fresh, edited):
 # --- the committed state -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_committed_results_are_of_the_committed_pipeline(fresh):
     """dvc.lock is current: in a clone without any data there is nothing to run."""
     assert not (fresh / "data").exists()
@@ -495,6 +500,14 @@ def test_data_dvc_pins_canonical_mnist():
     pin = yaml.safe_load((ROOT / "data.dvc").read_text())["outs"][0]
     assert pin["md5"] == "b6c29e96813679dd8c451c9b5ca86e2c.dir"
     assert pin["nfiles"] == 4 and pin["size"] == 11_594_722
+
+
+def test_every_pin_but_those_of_torch_has_hashes():
+    pins = (ROOT / "constraints.txt").read_text().splitlines()
+    lines = (ROOT / "hashes.txt").read_text().splitlines()
+    hashed = [line.removesuffix(" \\") for line in lines if line[:1].isalpha()]
+    builds = [pin for pin in pins if pin.startswith(("torch==", "torchvision=="))]
+    assert sorted(hashed + builds) == sorted(pins) and len(builds) == 2
 
 
 def test_no_file_of_the_repository_names_an_index_or_a_path_of_some_machine():

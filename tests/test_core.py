@@ -17,7 +17,7 @@ from src.diffusion import (
     UNet,
     sample,
 )
-from tests.conftest import ROOT, denoiser, schedule_config, unet_config
+from tests.helpers import ROOT, denoiser, schedule_config, unet_config
 
 CORE = ROOT / "src" / "diffusion"
 FILES = sorted(CORE.rglob("*.py"))
@@ -79,6 +79,7 @@ def test_a_mistake_raises_a_plain_value_error(mistake):
     assert type(caught.value) is ValueError
 
 
+@pytest.mark.slow
 def test_a_copy_of_the_folder_works_alone_under_another_name(tmp_path):
     shutil.copytree(CORE, tmp_path / "noise", ignore=shutil.ignore_patterns("__pycache__"))
     done = subprocess.run(

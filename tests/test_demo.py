@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from src import model_file
 from src.demo import trajectory
-from tests.conftest import ROOT, denoiser
+from tests.helpers import ROOT, denoiser
 from tools import demo
 
 pytestmark = pytest.mark.slow

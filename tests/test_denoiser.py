@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from src.diffusion.denoiser import Denoiser, DenoiserConfig
-from tests.conftest import denoiser, schedule_config, unet_config
+from tests.helpers import denoiser, schedule_config, unet_config
 
 
 class Fixed(nn.Module):

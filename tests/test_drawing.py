@@ -9,7 +9,7 @@ from src.common.dataset import to_pixels
 from src.common.errors import UserError
 from src.diffusion.samplers import Sampler
 from src.drawing import batches, choose_labels, draw, draw_classes, fitted, parts, steps
-from tests.conftest import denoiser
+from tests.helpers import denoiser
 
 SAMPLER = Sampler("dpmsolver++", 6, "logsnr", guidance=1.5, guidance_interval=(-4.0, 2.0))
 NOWHERE = (100.0, 200.0)

@@ -12,7 +12,7 @@ import yaml
 
 from src.show import experiments
 from src.show.commits import Commit
-from tests.conftest import clone_into
+from tests.helpers import clone_into
 from tools import experiments as command
 
 

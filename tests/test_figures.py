@@ -8,7 +8,7 @@ from PIL import Image
 from src.diffusion.schedule import Schedule, linear_betas
 from src.show import figures
 from src.training.preview import preview
-from tests.conftest import denoiser, schedule_config
+from tests.helpers import denoiser, schedule_config
 
 
 def texts(figure) -> str:

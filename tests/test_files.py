@@ -10,7 +10,7 @@ import pytest
 
 from src.common.files import leftovers, publish, replacing
 from stages import unpack
-from tests.conftest import ROOT, run
+from tests.helpers import ROOT, run
 from tools import get_data
 
 
@@ -51,6 +51,7 @@ def test_a_disk_that_is_full_when_data_reach_it_leaves_the_old_file(old, monkeyp
     assert old.read_text() == "old" and [path.name for path in old.parent.iterdir()] == ["kept.txt"]
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_of_a_write_leaves_the_old_file(old):
     done = subprocess.run([sys.executable, "-c", KILLED_WHILE_WRITING, str(old)], cwd=ROOT)
     assert done.returncode == -signal.SIGKILL and old.read_text() == "old"
@@ -91,6 +92,7 @@ def unpacked(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_leaves_the_old_file_and_says_so(unpacked):
     """Root may write anywhere, so its process gives that right up first."""
     before = (unpacked / "arrays/dataset.safetensors").read_bytes()

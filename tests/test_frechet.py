@@ -2,11 +2,13 @@ import warnings
 
 import numpy as np
 import pytest
-from pytorch_fid.fid_score import calculate_frechet_distance
 
+from src.common import torchvision_remedy  # noqa: F401 (before pytorch_fid imports torchvision)
 from src.common.errors import Caution, UserError
 from src.measure import frechet
 from src.measure.frechet import Moments, MomentSums
+
+from pytorch_fid.fid_score import calculate_frechet_distance  # isort: skip
 
 
 def features(count: int, dims: int, seed: int) -> np.ndarray:

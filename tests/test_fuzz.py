@@ -37,6 +37,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader", READERS)
 def test_only_our_own_error_comes_out_and_memory_stays_bounded(reader, tmp_path):
     assert attack(reader, tmp_path, examples=150, derandomize=True)["refused"]
@@ -339,6 +340,7 @@ BOMBS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reader, make, message", BOMBS)
 def test_what_claims_or_unpacks_to_much_is_refused_before_it_takes_memory(
     reader, make, message, tmp_path

@@ -12,8 +12,10 @@ from functools import partial
 import pytest
 
 from src import archives
-from tests.conftest import ROOT, clone_into, commit, run
+from tests.helpers import ROOT, clone_into, commit, run
 from tools import get_data
+
+pytestmark = pytest.mark.slow  # copies of a repository, and runs of DVC
 
 FAKE = {name: gzip.compress(name.encode(), mtime=0) for name in ("a.gz", "b.gz", "c.gz", "d.gz")}
 FAKE_MD5S = [(name, hashlib.md5(content).hexdigest()) for name, content in FAKE.items()]
@@ -213,7 +215,6 @@ def test_digits_never_replace_an_archive_of_the_users(here):
     assert held() == ["mine.zip"]
 
 
-@pytest.mark.slow
 def test_from_mnist_to_digits_and_back_through_the_cache(here, mirror, monkeypatch):
     monkeypatch.setenv("MNIST_MIRROR", str(mirror))
     get_data.get(None)
@@ -229,7 +230,6 @@ def test_from_mnist_to_digits_and_back_through_the_cache(here, mirror, monkeypat
     assert held() == sorted(FAKE)
 
 
-@pytest.mark.slow
 def test_a_configured_remote_is_asked(here, mirror, tmp_path, monkeypatch):
     monkeypatch.setenv("MNIST_MIRROR", str(mirror))
     get_data.get(None)
@@ -246,7 +246,6 @@ def test_a_configured_remote_is_asked(here, mirror, tmp_path, monkeypatch):
     assert held() == sorted(FAKE)
 
 
-@pytest.mark.slow
 @pytest.mark.mnist
 def test_canonical_mnist_leaves_data_dvc_as_committed(tmp_path):
     folder = clone_into(tmp_path / "clone")
@@ -256,7 +255,6 @@ def test_canonical_mnist_leaves_data_dvc_as_committed(tmp_path):
     assert run("git", "status", "--porcelain", cwd=folder).stdout == ""
 
 
-@pytest.mark.slow
 def test_a_committed_stand_in_gives_way_to_mnist_too(here, mirror, monkeypatch):
     get_data.get("digits")
     get_data.dvc("commit", "--force", "data.dvc")
@@ -267,7 +265,6 @@ def test_a_committed_stand_in_gives_way_to_mnist_too(here, mirror, monkeypatch):
     assert held() == sorted(FAKE)
 
 
-@pytest.mark.slow
 def test_a_pin_of_the_users_own_archive_is_kept_and_never_replaced_by_mnist(
     here, mirror, monkeypatch
 ):

@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pytorch_fid import fid_score
 
 from src import images
+from src.common import torchvision_remedy  # noqa: F401 (before pytorch_fid imports torchvision)
 from src.common.errors import UserError
 from src.measure import frechet, inception
 from src.measure.inception import Features
+
+from pytorch_fid import fid_score  # isort: skip
 
 
 def pictures(count: int, seed: int) -> torch.Tensor:
@@ -92,15 +94,15 @@ def small_weights(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     inception.weights_path().parent.mkdir(parents=True)
     inception.weights_path().write_bytes(b"weights")
-    monkeypatch.setattr(inception, "SHA256_PREFIX", inception.weights_hash()[:8])
+    monkeypatch.setattr(inception, "SHA256", inception.weights_sha256())
 
 
 def test_weights_with_another_hash_are_refused_unread(small_weights, monkeypatch):
-    monkeypatch.setattr(inception, "SHA256_PREFIX", "6726825d")
+    monkeypatch.setattr(inception, "SHA256", "6" * 64)
     monkeypatch.setattr(
         torch, "load", lambda *args, **kwargs: pytest.fail("read before it was checked")
     )
-    with pytest.raises(UserError, match="expected a sha256 that starts with 6726825d, found"):
+    with pytest.raises(UserError, match="expected the sha256 6666.*, found"):
         inception.load()
 
 
@@ -112,7 +114,7 @@ def test_weights_that_would_run_code_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     inception.weights_path().parent.mkdir(parents=True)
     torch.save({"a": Attack()}, inception.weights_path())
-    monkeypatch.setattr(inception, "SHA256_PREFIX", inception.weights_hash()[:8])
+    monkeypatch.setattr(inception, "SHA256", inception.weights_sha256())
     with pytest.raises(UserError, match="cannot be read"):
         inception.load()
     assert not (tmp_path / "code was run").exists()

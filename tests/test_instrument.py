@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from src import classifier
 from src.measure import frechet
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 pytestmark = [pytest.mark.mnist, pytest.mark.slow]
 

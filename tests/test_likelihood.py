@@ -8,7 +8,7 @@ from torch.distributions import Normal, kl_divergence
 from src.common.dataset import to_float
 from src.diffusion.schedule import Schedule, ScheduleConfig
 from src.measure.likelihood import bits_per_dim, prior_nats, reconstruction_nats
-from tests.conftest import denoiser
+from tests.helpers import denoiser
 
 
 class Always(nn.Module):

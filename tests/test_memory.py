@@ -16,7 +16,7 @@ import torch
 
 from src import classifier
 from src.common import dataset
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 from tests.test_archives import make_idx, png
 from tests.test_pipeline import set_params
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from src.show import page
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 METRICS = {path.stem: json.loads(path.read_text()) for path in (ROOT / "metrics").glob("*.json")}
 

@@ -6,7 +6,7 @@ from src import params
 from src.common.errors import UserError
 from src.diffusion.samplers import Sampler
 from src.params import Sample, SamplerFields
-from tests.conftest import ROOT
+from tests.helpers import ROOT
 
 
 def changed(tmp_path, before: str, after: str):

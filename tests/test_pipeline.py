@@ -33,7 +33,7 @@ from src.common.errors import UserError
 from src.common.files import save_tensors
 from src.measure import frechet, inception
 from stages.__main__ import NAMES
-from tests.conftest import ROOT, clone_into, commit, run, wait_for_checkpoint
+from tests.helpers import ROOT, clone_into, commit, run, wait_for_checkpoint
 from tests.test_archives import make_zip, pictures, png
 from tests.test_inception import pictures as inception_pictures
 from tests.test_inception import pytorch_fid_value
@@ -700,8 +700,8 @@ def test_mistakes_of_users_end_in_one_message_and_exit_code_1(copy):
     [
         (lambda text: text[:50], "not whole JSON"),
         (lambda text: "{}", "missing"),
-        (lambda text: text.replace('"seed"', '"sead"'), "seed missing"),
-        (lambda text: text.replace('"eta": ', '"eta": -'), "invalid sampler"),
+        (lambda text: text.replace('"seed"', '"sead"'), "seed: missing"),
+        (lambda text: text.replace('"eta": ', '"eta": -'), r"sampler\.eta"),
         (None, "not found"),
     ],
     ids=["half", "empty", "key", "sampler", "none"],

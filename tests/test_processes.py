@@ -19,7 +19,7 @@ from src.common.errors import UserError
 from src.common.processes import Processes
 from src.training.checkpoint import DIGEST_BYTES
 from src.training.trainer import Trainer
-from tests.conftest import ROOT, denoiser, run, wait_for_checkpoint
+from tests.helpers import ROOT, denoiser, run, wait_for_checkpoint
 from tests.test_pipeline import SMALL, set_params
 from tools import get_data
 

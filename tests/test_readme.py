@@ -12,7 +12,7 @@ import yaml
 
 from benchmarks import peers
 from stages.__main__ import NAMES
-from tests.conftest import ROOT, clone_into, run
+from tests.helpers import ROOT, clone_into, run
 
 README = (ROOT / "README.md").read_text()
 DOCS = (ROOT / "docs" / "metrics.md").read_text()

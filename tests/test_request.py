@@ -7,7 +7,7 @@ from src.common.errors import UserError
 from src.demo.request import MAX_IMAGES, MAX_STEPS, Request
 from src.diffusion.samplers import Sampler
 from src.drawing import draw
-from tests.conftest import denoiser
+from tests.helpers import denoiser
 
 RIGHT = dict(
     method="ddim",

@@ -8,14 +8,21 @@ from dataclasses import fields
 
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler, SASolverScheduler
-from diffusers.schedulers import scheduling_ddpm, scheduling_sasolver
 
+from src.common import torchvision_remedy  # noqa: F401 (before diffusers imports torchvision)
 from src.common.dataset import to_pixels
 from src.common.randomness import ImageNoise
 from src.diffusion.samplers import Sampler, sample
-from tests.conftest import denoiser
+from tests.helpers import denoiser
 from tests.test_schedule import oracle
+
+from diffusers import (  # isort: skip
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    SASolverScheduler,
+)
+from diffusers.schedulers import scheduling_ddpm, scheduling_sasolver  # isort: skip
 
 SHAPE = (1, 8, 8)
 LABEL = torch.tensor([1, 2, 3, 4])

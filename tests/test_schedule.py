@@ -4,10 +4,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 
+from src.common import torchvision_remedy  # noqa: F401 (before diffusers imports torchvision)
 from src.diffusion.schedule import Schedule
-from tests.conftest import schedule_config
+from tests.helpers import schedule_config
+
+from diffusers import (  # isort: skip
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+)
 
 DIFFUSERS_NAMES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
 

@@ -11,7 +11,7 @@ from src.params import Train
 from src.training.batches import Batches, augment, focused
 from src.training.heldout import level_edges, loss_by_noise_level
 from src.training.trainer import Trainer, annealing, ema_decay, limited
-from tests.conftest import denoiser, schedule_config, unet_config
+from tests.helpers import denoiser, schedule_config, unet_config
 
 
 @pytest.fixture

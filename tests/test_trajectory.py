@@ -10,7 +10,7 @@ from src.common.dataset import to_pixels
 from src.demo.trajectory import compute
 from src.diffusion.samplers import Sampler
 from src.drawing import draw, steps
-from tests.conftest import denoiser
+from tests.helpers import denoiser
 
 LABELS = torch.arange(6)
 STOCHASTIC = Sampler("sde-dpmsolver++", 7, "logsnr", 1.0, 1.5, (-4.0, 0.0))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.diffusion.unet import SelfAttention, UNet, sinusoidal_embedding
-from tests.conftest import denoiser, unet_config
+from tests.helpers import denoiser, unet_config
 
 
 @pytest.mark.parametrize(

@@ -64,10 +64,10 @@ def kinds_of(files: list[Path]) -> tuple[dict[tuple, str], str]:
 def fid(metrics: Path, folder: Path, count: int) -> tuple[float | None, str]:
     """The FID of these images and the file that holds it, or None and how to measure it."""
     try:
-        values = provenance.read(metrics, ("fid", "pixels")) if metrics.exists() else {"fid": None}
+        values = provenance.read(metrics, provenance.FidMetrics) if metrics.exists() else None
     except UserError as error:
         return None, str(error)
-    if values["fid"] is None:
+    if values is None or values["fid"] is None:
         return None, (
             "not measured. Measure it with `dvc exp run -S fid.inception=always fid`, "
             "which needs Inception's weights"

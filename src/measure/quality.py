@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,7 +119,7 @@ class Comparison:
         }
 
 
-def with_floors(values: dict, floors: dict, *kinds: str) -> dict:
+def with_floors(values: dict, floors: Mapping[str, Any], *kinds: str) -> dict:
     """Each value, followed by its floors of these kinds ("heldout", "train")."""
     metrics = {}
     for name, value in values.items():

@@ -14,11 +14,9 @@ from .. import classifier, provenance
 from ..classifier import Classifier
 from ..common import device
 from ..common.dataset import Dataset
+from ..provenance import InceptionAbout, ReferenceAbout
 from . import frechet
 from .frechet import Moments
-
-KEYS = ("dataset", "dataset_fingerprint", "images", "classifier", "moments", "features", "floors")
-INCEPTION_KEYS = ("images", "moments", "reference", "from", "floors")
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Features:
 class Reference:
     """The real moments and floors to compare generated images with, and the classifier."""
 
-    about: dict  # has KEYS: data set, digests, floors
+    about: ReferenceAbout  # data set, digests, floors
     classifier: Classifier  # on the best device
     moments: Moments  # of the training images' features
 
@@ -54,7 +52,7 @@ def open_reference(about: Path, moments: Path, instrument: Path) -> Reference:
 
     Raises UserError unless the three files belong to one run of the stage `reference`.
     """
-    values = provenance.read(about, KEYS)
+    values = provenance.read(about, ReferenceAbout)
     what = "which measured the real images"
     provenance.expect_file(instrument, what, values["classifier"])
     provenance.expect_file(moments, "moments of the real images", values["moments"])
@@ -72,6 +70,6 @@ def open_features(path: Path, reference: Reference, data: Dataset | None) -> Fea
     return Features(**provenance.tensors(path))
 
 
-def inception_about(path: Path) -> dict:
+def inception_about(path: Path) -> InceptionAbout:
     """The content of reference/inception.json. `moments` is None if there are none."""
-    return provenance.read(path, INCEPTION_KEYS)
+    return provenance.read(path, InceptionAbout)

@@ -19,6 +19,11 @@ from torch import Tensor
 from ..diffusion.schedule import Schedule
 from ..plotting import BLUE, COLOURS, COLUMN, ORANGE, PAGE, add_note, show_image
 
+# Columns of numbers in the tables below.
+CURVE = ("step", "train_loss", "heldout_loss")
+LEVELS = ("t_from", "t_to", "loss")
+SWEEP = ("evaluations", "images_per_second", "fd_digits", "broken")
+
 
 def _set_close(figure: Figure) -> None:
     """Leave less space than usual between images."""

@@ -15,29 +15,23 @@ import yaml
 from .. import provenance
 from ..common import device
 from ..diffusion.schedule import Schedule, ScheduleConfig, ScheduleName
+from ..provenance import SweepMetrics
 from . import experiments
 from .commits import git
 
-SWEEP_KEYS = (
-    "model",
-    "images",
-    "floor_heldout_sets",
-    "fd_digits_floor_heldout",
-    "fd_digits_floor_heldout_sd",
-)
 CODE = ("src", "stages", "tools", "dvc.yaml", "params.yaml", "constraints.txt")
 
 
-def sweep_floor(sweep: dict) -> tuple[tuple[float, float] | None, str]:
+def sweep_floor(sweep: SweepMetrics) -> tuple[tuple[float, float] | None, str]:
     """Mean and standard deviation of fd_digits of real images, and a note for the figure.
 
     The first is None if there are too few real images.
     """
     note = f"{sweep['images']:,} generated images each; fewer images raise the distance"
-    if sweep["floor_heldout_sets"] < 2:
+    mean, deviation = sweep["fd_digits_floor_heldout"], sweep["fd_digits_floor_heldout_sd"]
+    if mean is None or deviation is None:
         return None, note
-    floor = (sweep["fd_digits_floor_heldout"], sweep["fd_digits_floor_heldout_sd"])
-    return floor, f"{note}; {sweep['floor_heldout_sets']} sets of as many held-out ones"
+    return (mean, deviation), f"{note}; {sweep['floor_heldout_sets']} sets of as many held-out ones"
 
 
 def schedules_to_compare(config: ScheduleConfig) -> dict[str, Schedule]:
