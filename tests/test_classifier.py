@@ -74,6 +74,7 @@ def test_equal_seeds_give_equal_classifiers(digits, params):
     assert not torch.equal(one.last.weight, other.last.weight)
 
 
+@pytest.mark.slow
 def test_without_labels_it_learns_rotations(digits, params):
     model = train(digits[0][:300], None, params.classifier)
     assert model.config.pretext == "rotations" and model.config.classes == 4

@@ -74,6 +74,7 @@ def test_grey_levels_are_certain_without_noise_and_cost_their_entropy_under_much
     assert 0.8 * entropy < float(dim.mean()) < 1.1 * entropy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_grey_levels_cost_what_numerical_integration_over_the_noise_says(name):
     schedule = Schedule(ScheduleConfig(name, 1000, 1e-4, 0.02, 0.008))

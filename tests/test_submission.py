@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from src import images
+from tests.helpers import ROOT
 from tools import submission
 
 
@@ -60,21 +61,26 @@ def test_what_holds_is_ticked_off_and_zipped(folder, capsys):
     assert (folder / "submission/generated_images.zip").read_bytes() == before
 
 
+def write_metrics(folder: Path, **changes: object) -> None:
+    """The committed metrics/fid.json with some changes."""
+    values = json.loads((ROOT / "metrics/fid.json").read_text()) | changes
+    (folder / "metrics").mkdir()
+    (folder / "metrics/fid.json").write_text(json.dumps(values))
+
+
 @pytest.mark.parametrize(
     "fid, expected_code, mark",
     [(12.3, 0, "[x] FID below 30: 12.30"), (31.0, 1, "[ ] FID below 30: 31.00")],
 )
 def test_a_measured_fid_decides(folder, capsys, fid, expected_code, mark):
     digest = images.PixelDigest(images.read(folder / "generated_images", 12))
-    (folder / "metrics").mkdir()
-    (folder / "metrics/fid.json").write_text(json.dumps({"fid": fid, "pixels": digest.hex()}))
+    write_metrics(folder, fid=fid, pixels=digest.hex())
     code, output = outcome(capsys)
     assert code == expected_code and mark in output
 
 
 def test_a_fid_of_other_images_decides_nothing(folder, capsys):
-    (folder / "metrics").mkdir()
-    (folder / "metrics/fid.json").write_text(json.dumps({"fid": 1.0, "pixels": "0" * 12}))
+    write_metrics(folder, fid=1.0, pixels="0" * 12)
     code, output = outcome(capsys)
     assert code == 0 and "[ ] FID below 30: metrics/fid.json: measured on other images" in output
 

@@ -42,6 +42,7 @@ def flat(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([weights.detach().flatten() for weights in model.parameters()])
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(data, settings):
     _, losses = trained(data, change(settings, steps=120))
     assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
@@ -61,6 +62,7 @@ def test_resumed_training_takes_the_same_steps_to_the_last_bit(data, settings, p
     assert torch.equal(flat(second.averaged), flat(whole.averaged))
 
 
+@pytest.mark.slow
 def test_accumulation_gives_the_same_training_to_rounding(data, settings):
     one, one_losses = trained(data, settings)
     three, three_losses = trained(data, change(settings, accumulation=3))
@@ -142,6 +144,7 @@ def test_few_images_are_not_seen_more_often_than_the_limit_allows(settings):
     assert limited(settings, 55).steps == 17 and limited(settings, 50_000).steps == 1000
 
 
+@pytest.mark.slow
 def test_the_average_is_the_weighted_mean_of_all_weights_so_far(data, settings):
     trainer = Trainer(denoiser(), *data, change(settings, ema_length=0.3), 0, "cpu")
     expected = flat(trainer.averaged).double()

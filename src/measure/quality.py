@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import classifier
+from .. import classifier, provenance
 from ..common import device
 from ..common.dataset import Dataset, rows
 from ..params import Classifier as ClassifierSettings
@@ -80,6 +80,8 @@ class Comparison:
         """
         if self.data.labels is None or heldout is None:
             return ClassShares(torch.ones(1), torch.ones(1), torch.ones(1), labelled=False)
+        what = "arrays/floors.json, the length of class_shares"
+        provenance.expect(what, len(heldout), self.data.classes)
         predicted = classifier.predictions(self.reference.classifier, self.features)
         return ClassShares(
             train=scores.shares(self.data.labels, self.data.classes),
