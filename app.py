@@ -102,7 +102,7 @@ def what_to_draw(
     models: dict[str, Path], settings: params.Sample
 ) -> tuple[list[tuple[str, Request]], int]:
     """Show the sidebar. Returns (model name, request) of each panel, and images per row."""
-    digits, columns = which_digits(count_classes(models))
+    digits, columns = which_digits(class_names(models))
     images = {"seed": which_seed(), "digits": digits, "count": len(digits)}
     requests = [how_to_draw("first", models, settings, images)]
     if st.toggle(
@@ -114,14 +114,15 @@ def what_to_draw(
     return requests, columns
 
 
-def count_classes(models: dict[str, Path]) -> int:
-    """Classes of the first panel's model; 0 if it cannot be read, which its panel then reports."""
+def class_names(models: dict[str, Path]) -> list[str]:
+    """Classes of the first panel's model; [] if it cannot be read, which its panel then reports."""
     name = st.session_state.get("first_model", default_model(models))
     try:
-        denoiser, _ = open_model(models[name if name in models else default_model(models)])
+        denoiser, about = open_model(models[name if name in models else default_model(models)])
     except (UserError, OSError):
-        return 0
-    return denoiser.config.unet.classes
+        return []
+    numbers = [str(number) for number in range(denoiser.config.unet.classes)]
+    return (model_file.class_names(about) or numbers) if numbers else []
 
 
 def default_model(models: dict[str, Path]) -> str:
@@ -153,12 +154,16 @@ def change_seed() -> None:
     st.session_state["seed"] = random.choice(others)
 
 
-def which_digits(classes: int) -> tuple[tuple[int, ...], int]:
-    """The class of each image, row by row (zeros if there are no classes), and images per row."""
+def which_digits(names: list[str]) -> tuple[tuple[int, ...], int]:
+    """The class of each image, row by row (zeros if there are no classes), and images per row.
+
+    `names` are those of the classes.
+    """
+    classes = len(names)
     if not classes:
         count = st.slider("Images", 1, MAX_IMAGES, 40, key="count")
         return (0,) * count, min(count, 10)
-    kinds = ["All", "One class"] + ["A number"] * (classes == 10)
+    kinds = ["All", "One class"] + ["A number"] * (names == list("0123456789"))
     kind = st.segmented_control(
         "Draw", kinds, default="All", required=True, key="kind", width="stretch"
     )
@@ -168,7 +173,7 @@ def which_digits(classes: int) -> tuple[tuple[int, ...], int]:
         shown = range(min(classes, MAX_IMAGES))
         return tuple(c for c in shown for _ in range(each)), each if each > 1 else min(classes, 10)
     if kind == "One class":
-        digit = st.selectbox("Class", range(classes), key="class")
+        digit = st.selectbox("Class", range(classes), format_func=names.__getitem__, key="class")
         count = st.slider("Images", 1, MAX_IMAGES, 40, key="count")
         return (digit,) * count, min(count, 10)
     return digits_of_number()

@@ -5,7 +5,8 @@ calls DVC.
 
     common/         data sets, files, errors, randomness, devices, processes;
     diffusion/      schedules, U-Net, denoiser, samplers; imports only torch, so you can copy it;
-    (files here)    archives, classifier, drawing, PNGs, model files, parameters, provenance;
+    (files here)    classifier, drawing, PNGs, model files, parameters, provenance;
+    archives/       reads archives and folders of images as arrays;
     training/       the trainer, its optimiser, checkpoints;
     measure/        distances and scores of generated images, bits per dimension;
     show/           the figures and the page of the report;

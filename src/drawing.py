@@ -145,12 +145,17 @@ def draw_classes(counts: list[int], seed: int, numbers: range) -> Tensor:
 
 
 def choose_labels(
-    classes: list[int] | None, counts: list[int], seed: int, count: int
+    classes: list[int | str] | None,
+    counts: list[int],
+    seed: int,
+    count: int,
+    names: list[str] | None = None,
 ) -> Tensor | None:
     """The class of each image, (count,) int64: `classes` repeated, else in proportion to `counts`.
 
-    `counts` has the number of training images of each class. Returns None for a model without
-    classes (no `counts`). Raises UserError for classes that the model does not have.
+    `counts` has the number of training images of each class, `names` their names if they have any.
+    Returns None for a model without classes (no `counts`). Raises UserError for classes that the
+    model does not have.
     """
     if not counts:
         if classes is not None:
@@ -161,8 +166,19 @@ def choose_labels(
         return None
     if classes is None:
         return draw_classes(counts, seed, range(1, count + 1))
-    if max(classes) >= len(counts):
-        raise UserError(
-            f"sample.classes: expected classes from 0 to {len(counts) - 1}, found {max(classes)}"
-        )
-    return torch.tensor(classes).repeat(-(-count // len(classes)))[:count]
+    names = names or [str(number) for number in range(len(counts))]
+    chosen = torch.tensor([_number(name, names) for name in classes])
+    return chosen.repeat(-(-count // len(classes)))[:count]
+
+
+def _number(wanted: int | str, names: list[str]) -> int:
+    """The number of a class. A number in params.yaml is a name first. Raises UserError."""
+    if str(wanted) in names:
+        return names.index(str(wanted))
+    if isinstance(wanted, int) and wanted < len(names):
+        return wanted
+    shown = ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
+    raise UserError(
+        f"sample.classes: expected classes among {shown} or from 0 to {len(names) - 1}, "
+        f"found {wanted}"
+    )

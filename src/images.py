@@ -64,11 +64,12 @@ def stream(
     """Yield the `count` images of `folder` in order, in batches: (B, 3, H, W) uint8.
 
     Raises UserError unless the folder holds exactly the images 00001.png to `count`, all RGB and
-    of one size. If `side` is given, they must be `side` pixels high and wide.
+    of one size, and hidden files. If `side` is given, they must be `side` pixels high and wide.
     """
     folder = Path(folder)
     expected = [file_name(number) for number in range(1, count + 1)]
-    present = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    entries = folder.iterdir() if folder.is_dir() else ()
+    present = {path.name for path in entries if not path.name.startswith(".")}
     if odd := sorted(present.symmetric_difference(expected)):
         raise UserError(
             f"{folder}/: expected exactly {file_name(1)} to {file_name(count)}, "

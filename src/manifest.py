@@ -50,16 +50,18 @@ class Manifest:
     count: int
     schedule: str
     prediction: str
-    asked_classes: list[int] | None  # sample.classes
+    asked_classes: list[int | str] | None  # sample.classes
     asked_precision: str  # sample.precision
     classes: int  # of the model; 0: unconditional
     labels: list[int] | None  # the class of each image
+    class_names: list[str] | None = None  # None: their numbers
 
     def save(self, path: str | Path) -> None:
         """Write JSON. The sampler's fields are keys next to the others."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values |= asdict(self.sampler)
-        reports.write_json(path, artifact.versioned({key: values[key] for key in KEYS}))
+        keys = KEYS if self.class_names is None else (*KEYS, "class_names")
+        reports.write_json(path, artifact.versioned({key: values[key] for key in keys}))
 
     def sampler_text(self) -> str:
         """The sampler's settings in one line, for figures."""
@@ -84,6 +86,10 @@ def load(path: str | Path) -> Manifest:
     if manifest.labels is not None and len(manifest.labels) != manifest.count:
         raise UserError(
             f"{path}: labels: expected null or one for each of {manifest.count} images; {REMEDY}"
+        )
+    if manifest.class_names is not None and len(manifest.class_names) != manifest.classes:
+        raise UserError(
+            f"{path}: class_names: expected one for each of {manifest.classes} classes; {REMEDY}"
         )
     return manifest
 

@@ -29,6 +29,7 @@ class About(BaseModel):
     dataset: Text
     dataset_fingerprint: Text
     class_counts: list[Annotated[int, Field(ge=0, le=10**12)]]  # training images; [] without labels
+    class_names: list[Text] | None = None  # None: their numbers
 
 
 def save(denoiser: Denoiser, path: str | Path, about: dict) -> None:
@@ -58,7 +59,7 @@ def load(path: str | Path) -> tuple[Denoiser, dict]:
             denoiser.guide = copy.deepcopy(denoiser.unet)
         denoiser.load_state_dict(weights)
         about = header["about"]
-        _check_class_counts(parse(About, about).class_counts, config.unet.classes)
+        _check_classes(parse(About, about), config.unet.classes)
     except (
         LookupError,
         TypeError,
@@ -90,13 +91,24 @@ def _config(raw: dict, weights: int) -> DenoiserConfig:
     return config
 
 
-def _check_class_counts(counts: list[int], classes: int) -> None:
-    """Raises ValueError unless `counts` is empty or has a number of images for each class."""
+def _check_classes(about: About, classes: int) -> None:
+    """Raises ValueError unless there is a number of images and a name for each class, or none."""
+    counts, names = about.class_counts, about.class_names
     if counts and (not any(counts) or classes not in (0, len(counts))):
         raise ValueError(
             f"class_counts: expected one count for each of {classes} classes, "
             f"got {str(counts)[:100]}"
         )
+    if names is not None and (len(names) != len(counts) or len(set(names)) < len(names)):
+        raise ValueError(
+            f"class_names: expected another name for each of {len(counts)} classes, "
+            f"got {str(names)[:100]}"
+        )
+
+
+def class_names(about: dict) -> list[str]:
+    """The names of the classes that a model was trained with; their numbers if they have none."""
+    return about.get("class_names") or [str(i) for i in range(len(about["class_counts"]))]
 
 
 def open_model(

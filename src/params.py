@@ -10,7 +10,6 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,22 +21,14 @@ from pydantic import (
     model_validator,
 )
 
+from .common import yaml12
+from .common.dataset import MAX_SIDE
 from .common.errors import UserError
 from .common.schema import MAX_SHOWN, explain
 from .diffusion.denoiser import Prediction
 from .diffusion.samplers import FIXED_ETA, Sampler
 from .diffusion.samplers import Interval as IntervalHint
 from .diffusion.schedule import MAX_TIMESTEPS, Schedule, ScheduleConfig, ScheduleName
-
-
-def _read_exponent(value: object) -> object:
-    """Read 1e-05 as a float. DVC writes such numbers, but in YAML 1.1 (PyYAML) they are strings."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _read_pair(value: object) -> object:
@@ -52,7 +43,7 @@ def _ascending(interval: tuple[float, float]) -> tuple[float, float]:
     return interval
 
 
-Float = Annotated[float, BeforeValidator(_read_exponent), Field(allow_inf_nan=False)]
+Float = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[Float, Field(gt=0)]
 NotNegative = Annotated[Float, Field(ge=0)]
 Fraction = Annotated[Float, Field(ge=0, lt=1)]
@@ -60,6 +51,7 @@ Count = Annotated[int, Field(ge=1, le=10**9)]
 Few = Annotated[int, Field(ge=1, le=4096)]  # more would only fill the memory
 BatchSize = Annotated[int, Field(ge=1, le=2**20)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Name = Annotated[str, Field(min_length=1, max_length=1000)]
 Interval = Annotated[tuple[Float, Float], BeforeValidator(_read_pair), AfterValidator(_ascending)]
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -76,6 +68,10 @@ class Section(BaseModel):
 class Unpack(Section):
     heldout: Annotated[Float, Field(gt=0, lt=1)]
     seed: Seed
+    labels: Literal["auto", "folders", "none"]
+    split: Literal["auto", "random"]
+    size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None
+    background: Literal["black", "white"]
 
 
 class Model(Section):
@@ -85,7 +81,7 @@ class Model(Section):
         list[Annotated[int, Field(ge=1, le=64)]], Field(min_length=1, max_length=10)
     ]
     res_blocks: Annotated[int, Field(ge=1, le=64)]
-    attention_resolutions: list[Count]
+    attention_resolutions: list[Count] | None
     heads: Few
     dropout: Fraction
     time_width: Annotated[int, Field(ge=2, le=2**16, multiple_of=2)]
@@ -154,7 +150,7 @@ SamplerFields: Any = create_model(
 
 
 class Sample(SamplerFields):
-    classes: Annotated[list[Seed], Field(min_length=1)] | None
+    classes: Annotated[list[Seed | Name], Field(min_length=1)] | None
     count: Annotated[int, Field(ge=2, le=99_999)]
     batch_size: BatchSize
     precision: Precision
@@ -299,16 +295,6 @@ class Params(Section):
             )
 
 
-class _PlainLoader(yaml.SafeLoader):
-    """Rejects aliases, because with them a few bytes can expand to any size."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self.check_event(yaml.AliasEvent):
-            anchor = self.peek_event().anchor
-            raise yaml.YAMLError(f"aliases such as *{anchor} are not accepted; write the value out")
-        return super().compose_node(parent, index)
-
-
 def load(path: str | Path = "params.yaml") -> Params:
     """Read and check all parameters at once, so a mistake in `sample` shows before `train` runs.
 
@@ -316,21 +302,14 @@ def load(path: str | Path = "params.yaml") -> Params:
     """
     path = Path(path)
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), _PlainLoader)
+        raw = yaml12.load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; run from the root of the repository") from None
     except IsADirectoryError:
         raise UserError(
             f"{path}: is a folder; `git checkout {path}` brings the file back"
         ) from None
-    except (
-        yaml.YAMLError,
-        ValueError,  # this and the next ones: invalid numbers and dates, deep nesting
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not valid YAML: {str(error)[:MAX_SHOWN]}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{path}: expected a mapping of keys to values, got {type(raw).__name__}")

@@ -57,4 +57,4 @@ def add_note(figure: Figure, text: str) -> None:
     """Write `text` at the foot of the figure: data set, model and settings."""
     letters = int(figure.get_figwidth() * 72 / 3.2)  # a letter of 6 points is 3.2 points wide
     lines = [line for part in text.split("\n") for line in textwrap.wrap(part, letters)]
-    figure.supxlabel("\n".join(lines), fontsize=6, color="0.4")
+    figure.supxlabel("\n".join(lines), fontsize=6, color="0.4", parse_math=False)

@@ -172,4 +172,5 @@ def manifest_of(job: Job, about: dict, model: str, pixels: str) -> Manifest:
         asked_precision=job.settings.precision,
         classes=denoiser.config.unet.classes,
         labels=None if job.labels is None else job.labels.tolist(),
+        class_names=about.get("class_names") if denoiser.conditional else None,
     )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from src import provenance
+from src.common import yaml12
 from src.common.files import replacing
 from src.show import page
 from src.show.results import about_run, check_metrics, compared_experiments
@@ -27,6 +26,7 @@ def main() -> None:
     metrics = {Path(path).stem: provenance.read(path, kind) for path, kind in METRICS.items()}
     check_metrics(metrics)
     images = metrics["fid"]["images"]
+    parameters = yaml12.load(Path("params.yaml").read_text(encoding="utf-8"))
     html = page.render(
         title=f"Image generation with diffusion: {metrics['data']['dataset']}",
         lead=f"{images:,} images from a model that was trained from scratch, measured beside real "
@@ -34,7 +34,7 @@ def main() -> None:
         run=about_run(metrics),
         metrics=metrics,
         figures=Path("figures"),
-        parameters=yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8")),
+        parameters=parameters,
         experiments=compared_experiments(),
     )
     with replacing("report/report.html") as temporary:

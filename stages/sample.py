@@ -32,7 +32,8 @@ def main() -> None:
             "which is off"
         )
     counts = about["class_counts"] if model.conditional else []
-    labels = drawing.choose_labels(settings.classes, counts, settings.seed, settings.count)
+    names = model_file.class_names(about)
+    labels = drawing.choose_labels(settings.classes, counts, settings.seed, settings.count, names)
     job = Job(model, sampler, settings, labels, KEPT_TRAJECTORIES)
     digest = artifact.digest(MODEL)
     key = [digest, settings.model_dump(), sampler, model.precision, device.name(device.best())]

@@ -6,17 +6,14 @@ import sys
 
 from src import archives, params
 from src.common import dataset, reports
+from src.common.errors import printable
 
 
 def main() -> None:
     p = params.load()
-    data = archives.read("data", p.unpack.heldout, p.unpack.seed, scratch="arrays")
-    if data.fingerprint not in archives.KNOWN:
-        print(
-            f"data/ holds a data set that this project does not know: {data.name!r}, "
-            f"{data.fingerprint}",
-            file=sys.stderr,
-        )
+    data, notes = archives.read("data", p.unpack, scratch="arrays")
+    for note in notes:
+        print(f"unpack: {printable(note)}", file=sys.stderr)
     dataset.save(data, "arrays/dataset.safetensors")
 
     counts, heldout_counts = data.class_counts(), data.class_counts(heldout=True)
@@ -26,13 +23,13 @@ def main() -> None:
         "classes": data.classes,
         "train_images": len(data.images),
         "heldout_images": len(data.heldout_images),
-        "train_per_class": dict(enumerate(counts)),
-        "heldout_per_class": dict(enumerate(heldout_counts)),
+        "train_per_class": dict(zip(data.names, counts, strict=True)),
+        "heldout_per_class": dict(zip(data.names, heldout_counts, strict=True)),
     }
     reports.write_json("metrics/data.json", metrics)
     rows: list[dict] = [
-        {"class": number, "train": train, "heldout": heldout}
-        for number, (train, heldout) in enumerate(zip(counts, heldout_counts, strict=True))
+        {"class": name, "train": train, "heldout": heldout}
+        for name, train, heldout in zip(data.names, counts, heldout_counts, strict=True)
     ]
     if not rows:
         total, heldout = len(data.images), len(data.heldout_images)

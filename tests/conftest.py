@@ -57,12 +57,9 @@ def params():
 @pytest.fixture(scope="session")
 def mnist(tmp_path_factory):
     """MNIST as the unpack stage reads it; for tests marked mnist."""
-    from src import archives
-    from tests.helpers import fetch_mnist
+    from tests.helpers import fetch_mnist, read_archive
 
-    return archives.read(
-        fetch_mnist(tmp_path_factory.mktemp("mnist") / "data"), heldout=0.1, seed=0
-    )
+    return read_archive(fetch_mnist(tmp_path_factory.mktemp("mnist") / "data"))
 
 
 @pytest.fixture(scope="session")

@@ -11,17 +11,37 @@ from pathlib import Path
 import torch
 
 from src import archives
+from src.common.dataset import Dataset
 from src.diffusion.denoiser import Denoiser, DenoiserConfig
 from src.diffusion.schedule import ScheduleConfig
 from src.diffusion.unet import UNetConfig
+from src.params import Unpack
 
 ROOT = Path(__file__).parent.parent
+IDX_FILES = {
+    "images": "train-images-idx3-ubyte",
+    "labels": "train-labels-idx1-ubyte",
+    "heldout_images": "t10k-images-idx3-ubyte",
+    "heldout_labels": "t10k-labels-idx1-ubyte",
+}
+
+
+def unpack_settings(**changes) -> Unpack:
+    values: dict = dict(
+        heldout=0.5, seed=0, labels="auto", split="auto", size=None, background="black"
+    )
+    return Unpack(**values | changes)
+
+
+def read_archive(folder: Path, **changes) -> Dataset:
+    """The data set in a folder, read with other settings than half of it held out."""
+    return archives.read(folder, unpack_settings(**changes))[0]
 
 
 def fetch_mnist(folder: Path) -> Path:
     folder.mkdir()
     mirror = os.environ["MNIST_MIRROR"]
-    for stem in archives.IDX_FILES.values():
+    for stem in IDX_FILES.values():
         if "://" in mirror:
             urllib.request.urlretrieve(f"{mirror}/{stem}.gz", folder / f"{stem}.gz")
         else:

@@ -1,6 +1,9 @@
+import functools
 import gzip
 import io
+import json
 import stat
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -10,10 +13,11 @@ import torch
 from PIL import Image
 
 from src import archives
+from src.archives import idx, layout, members
 from src.common import dataset
 from src.common.errors import UserError
 from tests import shapes
-from tests.helpers import fetch_mnist
+from tests.helpers import IDX_FILES, fetch_mnist, read_archive, unpack_settings
 from tools.get_data import write_digits
 
 
@@ -54,13 +58,13 @@ def make_idx(folder: Path, compress: bool = True, **changes) -> Path:
         "heldout_labels": np.arange(10),
     }
     for key, array in (arrays | changes).items():
-        write_idx(folder / archives.IDX_FILES[key], array, compress)
+        write_idx(folder / IDX_FILES[key], array, compress)
     return folder
 
 
 @pytest.mark.parametrize("compress", [True, False])
 def test_idx_files_keep_their_own_held_out_images(tmp_path, compress):
-    data = archives.read(make_idx(tmp_path / "data", compress), heldout=0.5, seed=0)
+    data = read_archive(make_idx(tmp_path / "data", compress), heldout=0.5)
     assert data.images.shape == (20, 1, 8, 8) and data.heldout_images.shape == (10, 1, 8, 8)
     assert np.array_equal(data.images[:, 0].numpy(), pictures(20))
     assert data.labels.tolist() == [
@@ -102,12 +106,12 @@ def test_one_changed_pixel_is_no_longer_mnist(tmp_path):
     raw = bytearray(gzip.decompress(path.read_bytes()))
     raw[-400] ^= 1
     path.write_bytes(gzip.compress(bytes(raw)))
-    assert archives.read(folder, heldout=0.1, seed=0).name == "unknown IDX files"
+    assert read_archive(folder, heldout=0.1).name == "unknown IDX files"
 
 
 def test_embedded_digits_are_known_by_their_pixels(tmp_path):
     write_digits(tmp_path / "data" / "renamed.zip")
-    data = archives.read(tmp_path / "data", heldout=0.1, seed=0)
+    data = read_archive(tmp_path / "data", heldout=0.1)
     assert data.name == "scikit-learn digits (8x8, not MNIST)"
     assert data.classes == 10 and len(data.images) == 1618 and len(data.heldout_images) == 179
 
@@ -119,7 +123,7 @@ def test_a_flat_zip_has_images_but_no_labels(tmp_path, prefix, colour_mode, size
     images = pictures(20, size)
     members = {f"{prefix}{i:02d}.png": png(x, colour_mode) for i, x in enumerate(images)}
     folder = make_zip(tmp_path / "data", members)
-    data = archives.read(folder, heldout=0.2, seed=0)
+    data = read_archive(folder, heldout=0.2)
     assert data.labels is None and data.heldout_labels is None and data.classes == 0
     assert data.images.shape == (16, 1, size, size)  # RGB files of grey images are grey
     both = torch.cat([data.images, data.heldout_images])[:, 0].numpy()
@@ -131,7 +135,7 @@ def test_class_folders_give_labels(tmp_path, prefix):
     images = pictures(40)
     members = {f"{prefix}{i % 10}/{i:02d}.png": png(x) for i, x in enumerate(images)}
     folder = make_zip(tmp_path / "data", members)
-    data = archives.read(folder, heldout=0.25, seed=0)
+    data = read_archive(folder, heldout=0.25)
     assert data.classes == 10 and len(data.heldout_images) == 10
     label_of = {x.tobytes(): i % 10 for i, x in enumerate(images)}
     for image, label in zip(data.images[:, 0].numpy(), data.labels.tolist(), strict=True):
@@ -141,7 +145,7 @@ def test_class_folders_give_labels(tmp_path, prefix):
 def test_colour_images_keep_their_three_channels(tmp_path):
     images = pictures(8, 12, colour=True)
     folder = make_zip(tmp_path / "data", {f"{i}.png": png(x) for i, x in enumerate(images)})
-    data = archives.read(folder, 0.25, 0)
+    data = read_archive(folder, heldout=0.25)
     assert data.channels == 3 and data.image_size == 12
     both = torch.cat([data.images, data.heldout_images]).permute(0, 2, 3, 1).contiguous().numpy()
     assert {x.tobytes() for x in both} == {x.tobytes() for x in images}
@@ -151,7 +155,7 @@ def test_the_split_follows_from_its_seed_and_loses_no_image(tmp_path):
     folder = make_zip(
         tmp_path / "data", {f"{i:02d}.png": png(x) for i, x in enumerate(pictures(50))}
     )
-    one, same, other = (archives.read(folder, 0.1, seed) for seed in (0, 0, 1))
+    one, same, other = (read_archive(folder, heldout=0.1, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(one.heldout_images, same.heldout_images)
     assert not torch.equal(one.heldout_images, other.heldout_images)
     assert one.fingerprint == other.fingerprint
@@ -176,7 +180,7 @@ def test_what_desktops_leave_in_archives_is_passed_over(tmp_path):
     members = {f"d/{i}.png": png(x) for i, x in enumerate(pictures(4))}
     junk = {"d/": b"", "__MACOSX/d/._0.png": b"junk", "d/.DS_Store": b"junk"}
     folder = make_zip(tmp_path / "data", members | junk)
-    assert len(archives.read(folder, 0.5, 0).images) == 2
+    assert len(read_archive(folder, heldout=0.5).images) == 2
 
 
 GOOD = {f"{i}.png": png(x) for i, x in enumerate(pictures(4))}
@@ -185,33 +189,39 @@ GOOD = {f"{i}.png": png(x) for i, x in enumerate(pictures(4))}
 @pytest.mark.parametrize(
     "members, complaint",
     [
-        ({}, "at least 4 PNG images, found 0"),
+        ({}, "own.zip: expected .*, found nothing"),
+        ({"0.png": GOOD["0.png"]}, "at least 4 images, found 1"),
         (GOOD | {"/etc/9.png": png(pictures(1)[0])}, "'/etc/9.png' points outside"),
         (GOOD | {"a/../../9.png": png(pictures(1)[0])}, "points outside"),
         (GOOD | {"c:/9.png": png(pictures(1)[0])}, "points outside"),
-        (GOOD | {"notes.txt": b"hello"}, "'notes.txt' is not a .png"),
-        (GOOD | {"9.png": b"hello"}, "'9.png' is not a whole PNG"),
-        (GOOD | {"9.png": GOOD["0.png"][:-30]}, "'9.png' is not a whole PNG"),
+        (GOOD | {"notes.exe": b"hello"}, "'notes.exe' is neither an image nor an archive"),
+        (GOOD | {"9.png": b"hello"}, "'9.png' is not a PNG or JPEG"),
+        (GOOD | {"9.png": GOOD["0.png"][:-30]}, "'9.png' is not a whole PNG or JPEG"),
         (GOOD | {"9.png": png(pictures(1, 12)[0])}, "'9.png' is 12x12, others are 8x8"),
-        (GOOD | {"9.png": png(pictures(1)[0], "RGBA")}, "'9.png' has mode RGBA"),
-        (GOOD | {"9.png": png(pictures(1)[0], "1")}, "'9.png' has mode 1"),
         ({f"{i}.png": png(np.zeros((8, 12), np.uint8)) for i in range(4)}, "12x8; expected square"),
-        ({f"{i}.png": png(x) for i, x in enumerate(pictures(4, 10))}, "10x10; expected square"),
         (
             {f"{i}.png": png(np.zeros((1028, 1028), np.uint8)) for i in range(4)},
             "1028x1028; at most 1024",
         ),
         (GOOD | {"3/9.png": GOOD["0.png"]}, "lies outside the class folders"),
         (
-            {f"{c}/{i}.png": GOOD["0.png"] for c in (0, 1, 3) for i in range(4)},
-            "found folder 3 but not 2",
+            {f"{c}/{i}.png": GOOD["0.png"] for c in ("train", "test", "more") for i in range(4)},
+            "'more/0.png' lies outside train/, test/ and val/",
         ),
-        ({f"7000000000/{i}.png": GOOD["0.png"] for i in range(4)}, "count from 0 without a gap"),
+        (
+            {
+                f"{c}/{i}.png": GOOD["0.png"]
+                for c in ("train/a", "train/b", "test/c")
+                for i in (0, 1)
+            },
+            "class 'c' has held-out images, but none in train/",
+        ),
+        (GOOD | {"more.zip": b""}, "found more.zip, 0.png"),
     ],
 )
 def test_bad_zips_are_refused_by_the_name_of_the_member(tmp_path, members, complaint):
     with pytest.raises(UserError, match=complaint):
-        archives.read(make_zip(tmp_path / "data", members), 0.5, 0)
+        read_archive(make_zip(tmp_path / "data", members), heldout=0.5)
 
 
 def test_links_repeats_and_bombs_are_refused(tmp_path, monkeypatch):
@@ -221,7 +231,7 @@ def test_links_repeats_and_bombs_are_refused(tmp_path, monkeypatch):
         link.external_attr = (stat.S_IFLNK | 0o777) << 16
         archive.writestr(link, "/etc/passwd")
     with pytest.raises(UserError, match="'link.png' is a link"):
-        archives.read(folder, 0.5, 0)
+        read_archive(folder, heldout=0.5)
 
     make_zip(folder, GOOD)
     with (
@@ -230,20 +240,21 @@ def test_links_repeats_and_bombs_are_refused(tmp_path, monkeypatch):
     ):
         archive.writestr("0.png", GOOD["1.png"])
     with pytest.raises(UserError, match="'0.png' appears twice"):
-        archives.read(folder, 0.5, 0)
-
-    with zipfile.ZipFile(folder / "own.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("0.png", b"\0" * (archives.MAX_MEMBER_BYTES + 1))
-    with pytest.raises(UserError, match=r"'0.png' unpacks to \d+ bytes"):
-        archives.read(folder, 0.5, 0)
+        read_archive(folder, heldout=0.5)
 
     make_zip(folder, GOOD)
-    monkeypatch.setattr(archives, "MAX_TOTAL_BYTES", 700)  # 4 images of 8x8 are 768 bytes of pixels
+    with zipfile.ZipFile(folder / "own.zip", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("9.png", b"\0" * (members.MAX_MEMBER_BYTES + 1))
+    with pytest.raises(UserError, match=r"'9.png' has 16777217 bytes; at most 16777216"):
+        read_archive(folder, heldout=0.5)
+
+    make_zip(folder, GOOD)
+    monkeypatch.setattr(members, "MAX_TOTAL_BYTES", 700)  # 4 images of 8x8 are 768 bytes of pixels
     with pytest.raises(UserError, match=r"unpacks to|bytes of pixels"):
-        archives.read(folder, 0.5, 0)
-    monkeypatch.setattr(archives, "MAX_MEMBERS", 3)
-    with pytest.raises(UserError, match="4 members, more than 3"):
-        archives.read(folder, 0.5, 0)
+        read_archive(folder, heldout=0.5)
+    monkeypatch.setattr(members, "MAX_MEMBERS", 3)
+    with pytest.raises(UserError, match="more than 3 members"):
+        read_archive(folder, heldout=0.5)
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK\x03\x04 no zip", None])
@@ -252,31 +263,29 @@ def test_a_damaged_zip_is_named(tmp_path, damage):
     raw = (folder / "own.zip").read_bytes()
     (folder / "own.zip").write_bytes(raw[: len(raw) // 2] if damage is None else damage)
     with pytest.raises(UserError, match="own.zip: cannot be read as a zip"):
-        archives.read(folder, 0.5, 0)
+        read_archive(folder, heldout=0.5)
 
 
-@pytest.mark.parametrize(
-    "names", [[], ["own.zip", "second.zip"], ["images.tar"], ["own.zip", "notes.txt"]]
-)
-def test_a_folder_with_anything_else_in_it_is_refused_with_what_was_found(tmp_path, names):
+@pytest.mark.parametrize("names", [[], ["own.zip", "second.zip"], ["notes.txt"]])
+def test_a_folder_without_one_data_set_is_refused_with_what_was_found(tmp_path, names):
     (tmp_path / "data").mkdir()
     for name in names:
         (tmp_path / "data" / name).write_bytes(b"")
     listing = ", ".join(sorted(names)) or "nothing"
-    with pytest.raises(UserError, match=f"four MNIST files.*found {listing}"):
-        archives.read(tmp_path / "data", 0.1, 0)
+    with pytest.raises(UserError, match=f"expected the four files of MNIST, .*found {listing}"):
+        read_archive(tmp_path / "data")
 
 
 def test_a_missing_folder_says_how_to_fill_it(tmp_path):
     with pytest.raises(UserError, match="make run"):
-        archives.read(tmp_path / "absent", 0.1, 0)
+        read_archive(tmp_path / "absent", heldout=0.1)
 
 
 @pytest.mark.parametrize(
     "changes, complaint",
     [
         ({"labels": np.arange(19) % 10}, "20 images but 19 labels"),
-        ({"labels": np.full(20, 10)}, "labels must be 0 to 9, found 10"),
+        ({"labels": np.full(20, 10)}, "test images have classes that the training images lack"),
         ({"images": np.zeros((20, 8, 12))}, "expected square"),
         ({"images": np.zeros((20, 12, 12))}, "test images"),
         ({"labels": np.zeros((20, 1))}, "not an IDX file of unsigned bytes with 1 axes"),
@@ -284,7 +293,7 @@ def test_a_missing_folder_says_how_to_fill_it(tmp_path):
 )
 def test_idx_files_that_contradict_each_other_are_refused(tmp_path, changes, complaint):
     with pytest.raises(UserError, match=complaint):
-        archives.read(make_idx(tmp_path / "data", **changes), 0.1, 0)
+        read_archive(make_idx(tmp_path / "data", **changes), heldout=0.1)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +308,7 @@ def test_damaged_idx_files_are_named(tmp_path, damage):
     path = make_idx(tmp_path / "data") / "train-images-idx3-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(UserError, match="train-images-idx3-ubyte.gz"):
-        archives.read(tmp_path / "data", 0.1, 0)
+        read_archive(tmp_path / "data", heldout=0.1)
 
 
 def test_an_idx_header_that_promises_more_than_the_file_has_is_refused_before_memory_is_taken(
@@ -308,14 +317,14 @@ def test_an_idx_header_that_promises_more_than_the_file_has_is_refused_before_me
     path = tmp_path / "x"
     path.write_bytes(bytes([0, 0, 8, 3]) + b"\xff" * 12)
     with pytest.raises(UserError, match="its header says"):
-        archives.read_idx(path, 3, tmp_path)
+        idx.read(members.of_file(path, "x"), 3, tmp_path)
 
 
 @pytest.mark.parametrize("labelled", [True, False])
 def test_arrays_are_read_back_as_written(tmp_path, labelled):
     names = [f"{i % 10}/{i}.png" if labelled else f"{i}.png" for i in range(40)]
     members = dict(zip(names, map(png, pictures(40)), strict=True))
-    written = archives.read(make_zip(tmp_path / "data", members), 0.25, 0)
+    written = read_archive(make_zip(tmp_path / "data", members), heldout=0.25)
     dataset.save(written, tmp_path / "arrays")
     loaded = dataset.load(tmp_path / "arrays")
     assert loaded.describe() == written.describe() and loaded.classes == written.classes
@@ -344,7 +353,7 @@ def test_pixels_survive_the_conversion_to_floats_and_back():
 
 def test_the_shapes_of_the_docs_are_an_archive_in_colour(tmp_path):
     shapes.write(tmp_path / "data" / "shapes.zip", 30)
-    data = archives.read(tmp_path / "data", heldout=0.2, seed=0)
+    data = read_archive(tmp_path / "data", heldout=0.2)
     assert data.images.shape == (24, 3, 32, 32) and data.heldout_images.shape == (6, 3, 32, 32)
     assert data.classes == 3
     assert data.images.float().std() > 20
@@ -362,7 +371,7 @@ def test_grey_images_before_the_first_in_colour_get_three_equal_channels(tmp_pat
     )
     folder = make_zip(tmp_path / "data", {f"{i}.png": png(image) for i, image in enumerate(images)})
     for seed in range(4):  # which images are held out
-        data = archives.read(folder, 0.4, seed)
+        data = read_archive(folder, heldout=0.4, seed=seed)
         held = archives.split(8, None, 0.4, seed)
         assert torch.equal(data.images, expected[~held])
         assert torch.equal(data.heldout_images, expected[held])
@@ -370,8 +379,319 @@ def test_grey_images_before_the_first_in_colour_get_three_equal_channels(tmp_pat
 
 
 def test_more_classes_than_any_data_set_has_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(archives, "MAX_CLASSES", 3)
+    monkeypatch.setattr(layout, "MAX_CLASSES", 3)
     members = {f"{i % 4}/{i}.png": png(image) for i, image in enumerate(pictures(8))}
     folder = make_zip(tmp_path / "data", members)
     with pytest.raises(UserError, match="4 class folders, more than 3"):
-        archives.read(folder, 0.5, 0)
+        read_archive(folder, heldout=0.5)
+
+
+# --- archives that people have --------------------------------------------------------------------
+
+
+def members_of(*names: str, count: int = 4) -> dict[str, bytes]:
+    """`count` images in each of these folders, all different."""
+    images = iter(pictures(count * len(names)))
+    return {f"{name}/{i}.png": png(next(images)) for name in names for i in range(count)}
+
+
+def described(folder: Path, **changes) -> str:
+    """The lines that the stage unpack prints."""
+    return "\n".join(archives.read(folder, unpack_settings(**changes))[1])
+
+
+@pytest.mark.parametrize("top", ["", "t/"])
+@pytest.mark.parametrize(
+    "train, test", [("training", "testing"), ("Train", "Test"), ("train", "val")]
+)
+def test_the_archives_own_split_is_kept(tmp_path, top, train, test):
+    names = [f"{top}{part}/{c}" for part in (train, test) for c in (0, 1)]
+    content = members_of(*names)
+    folder = make_zip(tmp_path / "data", content)
+    data = read_archive(folder, heldout=0.9)
+    held = {x.numpy().tobytes() for x in data.heldout_images[:, 0]}
+    expected = [np.array(Image.open(io.BytesIO(content[n]))) for n in content if test in n]
+    assert held == {x.tobytes() for x in expected} and len(data.images) == 8
+    assert data.labels.tolist() == data.heldout_labels.tolist() == [0] * 4 + [1] * 4
+    part = "val" if test == "val" else "test"
+    assert f"own split: {part}/ is held out" in described(folder)
+    assert len(read_archive(folder, split="random", heldout=0.25).heldout_images) == 4
+
+
+def test_with_test_and_val_the_latter_is_left_out(tmp_path):
+    folder = make_zip(tmp_path / "data", members_of("train", "val", "test"))
+    data = read_archive(folder)
+    assert len(data.images) == len(data.heldout_images) == 4 and data.labels is None
+    assert "test/ is held out, and the 4 images in val/ are left out" in described(folder)
+
+
+@pytest.mark.parametrize(
+    "folders, names",
+    [
+        (("dog", "cat"), ["cat", "dog"]),
+        (("zero", "one", "two"), ["one", "two", "zero"]),
+        (("digit_3", "digit_1"), ["digit_1", "digit_3"]),
+        (("10", "1", "2"), ["1", "2", "10"]),
+        (("7", "3"), ["3", "7"]),
+        (("0000000002", "0000000000", "0000000001"), ["0000000000", "0000000001", "0000000002"]),
+        (("train", "plane"), ["plane", "train"]),
+        (("cost $5_$10", "Äpfel"), ["cost $5_$10", "Äpfel"]),
+    ],
+)
+def test_class_folders_have_names(tmp_path, folders, names):
+    content = members_of(*folders)
+    folder = make_zip(tmp_path / "data", content)
+    data = read_archive(folder, heldout=0.25)
+    assert data.names == names and data.classes == len(names) and data.named
+    images = {np.array(Image.open(io.BytesIO(content[n]))).tobytes(): n for n in content}
+    for image, label in zip(data.images[:, 0].numpy(), data.labels.tolist(), strict=True):
+        assert images[image.tobytes()].split("/")[0] == names[label]
+    dataset.save(data, tmp_path / "arrays")
+    assert dataset.load(tmp_path / "arrays").names == names
+    assert read_archive(folder, labels="none").labels is None
+
+
+def stylegan(count: int = 2004) -> dict[str, bytes]:
+    image = png(pictures(1)[0])
+    return {f"{i // 1000:05d}/img{i:08d}.png": image for i in range(995, count)}
+
+
+def test_buckets_of_stylegan_are_no_classes_unless_asked_for(tmp_path):
+    folder = make_zip(tmp_path / "data", stylegan())
+    assert read_archive(folder).labels is None
+    assert "hold 1,000 images each" in described(folder)
+    assert read_archive(folder, labels="folders").names == ["00000", "00001", "00002"]
+
+
+def test_labels_come_from_dataset_json(tmp_path):
+    content = stylegan(1005)
+    labels = [[name, i % 3 * 2] for i, name in enumerate(content)]
+    listed = content | {"dataset.json": json.dumps({"labels": labels}).encode()}
+    data = read_archive(make_zip(tmp_path / "data", listed))
+    assert data.names == ["0", "2", "4"] and data.named
+    nothing = content | {"dataset.json": b'{"labels": null}'}
+    assert read_archive(make_zip(tmp_path / "data", nothing)).labels is None
+    for damaged, complaint in (
+        (json.dumps({"labels": labels[1:]}), "has no label in dataset.json"),
+        ('{"labels": 5}', "dataset.json cannot be read"),
+        ('{"labels": [["a", "b"]]}', "dataset.json cannot be read"),
+        ("[" * 100_000, "dataset.json cannot be read"),
+    ):
+        folder = make_zip(tmp_path / "data", content | {"dataset.json": damaged.encode()})
+        with pytest.raises(UserError, match=complaint):
+            read_archive(folder)
+
+
+def test_what_is_no_image_is_skipped_and_counted(tmp_path):
+    junk = dict.fromkeys(
+        (
+            "mnist/.ipynb_checkpoints/x.png",
+            "mnist/Thumbs.db",
+            "desktop.ini",
+            "README",
+            "labels.csv",
+            "meta.json",
+            "notes.TXT",
+            "__MACOSX/mnist/._0.png",
+        ),
+        b"junk",
+    )
+    folder = make_zip(tmp_path / "data", members_of("mnist") | junk)
+    (folder / ".DS_Store").write_bytes(b"junk")
+    (folder / "README.md").write_bytes(b"junk")
+    assert len(read_archive(folder).images) == 2
+    assert "skipped 10 other files" in described(folder)
+
+
+def tar(path: Path, content: dict[str, bytes], mode: str = "w:gz") -> None:
+    with tarfile.open(path, mode) as archive:
+        for name, raw in content.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(raw)
+            archive.addfile(info, io.BytesIO(raw))
+
+
+def nested(path: Path, content: dict[str, bytes]) -> None:
+    inner = make_zip(path.parent.parent / "inner", content) / "own.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("inner/own.zip", inner.read_bytes())
+        archive.writestr("README.txt", "hello")
+
+
+def loose(path: Path, content: dict[str, bytes]) -> None:
+    for name, raw in content.items():
+        file = path.parent / "mnist_rgb" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(raw)
+
+
+def of_windows(path: Path, content: dict[str, bytes]) -> None:
+    make_zip(path.parent, {name.replace("/", "\\"): raw for name, raw in content.items()})
+
+
+@pytest.mark.parametrize(
+    "name, write",
+    [
+        ("own.tar", functools.partial(tar, mode="w")),
+        ("own.tar.gz", tar),
+        ("own.TGZ", tar),
+        ("own.zip", nested),
+        ("own.zip", of_windows),
+        ("folder", loose),
+    ],
+)
+def test_folders_tars_and_other_zips_are_the_same_data_set(tmp_path, name, write):
+    content = members_of("cat", "dog")
+    expected = read_archive(make_zip(tmp_path / "zip", content))
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / name, content)
+    data = read_archive(tmp_path / "data")
+    assert data.fingerprint == expected.fingerprint and data.names == ["cat", "dog"]
+    assert data.name == ("mnist_rgb" if write is loose else "own")
+    assert torch.equal(data.heldout_images, expected.heldout_images)
+
+
+@pytest.mark.parametrize(
+    "name, type_", [("link.png", tarfile.SYMTYPE), ("link.png", tarfile.LNKTYPE), ("f", b"6")]
+)
+def test_a_tar_with_links_or_devices_is_refused(tmp_path, name, type_):
+    (tmp_path / "data").mkdir()
+    with tarfile.open(tmp_path / "data" / "own.tar", "w") as archive:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = type_, "/etc/passwd"
+        archive.addfile(info)
+    with pytest.raises(UserError, match="own.tar: member .* is a link or a device"):
+        read_archive(tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["/etc/9.png", "../9.png"])
+def test_a_tar_that_leaves_its_folder_is_refused(tmp_path, name):
+    (tmp_path / "data").mkdir()
+    tar(tmp_path / "data" / "own.tar.gz", GOOD | {name: GOOD["0.png"]})
+    with pytest.raises(UserError, match="points outside"):
+        read_archive(tmp_path / "data")
+
+
+def test_a_tar_whose_header_would_fill_the_memory_is_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    with tarfile.open(
+        tmp_path / "data" / "own.tar.gz", "w:gz", format=tarfile.PAX_FORMAT
+    ) as archive:
+        info = tarfile.TarInfo("x.png")
+        info.pax_headers = {"comment": "x" * (2 * members.MAX_TAR_HEADER)}
+        archive.addfile(info)
+    with pytest.raises(UserError, match=r"own.tar.gz"):
+        read_archive(tmp_path / "data")
+
+
+def test_a_gzipped_tar_of_nothing_but_zeros_is_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    tar(tmp_path / "data" / "own.tgz", {"0.png": bytes(2**24)})
+    with pytest.raises(UserError, match="unpacks to more than 200 times"):
+        read_archive(tmp_path / "data")
+
+
+@pytest.mark.parametrize("where", ["MNIST/raw/", ""])
+@pytest.mark.parametrize("in_a_zip", [True, False])
+def test_idx_files_may_lie_deeper_or_in_a_zip_and_have_other_names(tmp_path, where, in_a_zip):
+    expected = read_archive(make_idx(tmp_path / "plain"))
+    files = {path.name: path.read_bytes() for path in (tmp_path / "plain").iterdir()}
+    files["train-images.idx3-ubyte"] = gzip.decompress(files["train-images-idx3-ubyte.gz"])
+    files = {f"{where}{name}": raw for name, raw in files.items()}
+    if in_a_zip:
+        make_zip(tmp_path / "data", files)
+    else:
+        for name, raw in files.items():
+            (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "data" / name).write_bytes(raw)
+    data = read_archive(tmp_path / "data")
+    assert data.fingerprint == expected.fingerprint
+    assert torch.equal(data.images, expected.images)
+
+
+def test_emnist_is_turned_upright_and_may_have_any_classes(tmp_path):
+    folder = make_idx(
+        tmp_path / "data", labels=np.arange(20) % 10 + 1, heldout_labels=np.arange(10) + 1
+    )
+    for path in list(folder.iterdir()):
+        path.rename(folder / f"emnist-letters-{path.name}".replace("t10k", "test"))
+    data = read_archive(folder)
+    assert np.array_equal(data.images[:, 0].numpy(), pictures(20).transpose(0, 2, 1))
+    assert data.names == [str(n) for n in range(1, 11)] and data.labels[:3].tolist() == [0, 1, 2]
+    assert data.name == "emnist-letters" and "upright" in described(folder)
+    (folder / "emnist-digits-train-images-idx3-ubyte").write_bytes(b"")
+    with pytest.raises(UserError, match="IDX files of several data sets"):
+        read_archive(folder)
+
+
+def test_half_of_the_idx_files_are_named(tmp_path):
+    folder = make_idx(tmp_path / "data")
+    (folder / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(UserError, match="none of the test labels"):
+        read_archive(folder)
+
+
+def test_images_of_all_kinds_are_converted_and_counted(tmp_path):
+    grey, colour = (Image.fromarray(pictures(1, colour=c)[0]) for c in (False, True))
+    half = Image.merge("LA", (grey, Image.new("L", (8, 8), 128)))
+    deep = Image.fromarray(pictures(1)[0].astype(np.uint16) * 257)
+
+    def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    content = {
+        "0.png": encoded(colour),
+        "1.png": encoded(colour.quantize(8)),
+        "2.png": encoded(grey.convert("1")),
+        "3.png": encoded(grey.convert("RGBA")),
+        "4.png": encoded(half),
+        "5.png": encoded(deep),
+        "6.jpg": encoded(colour, "JPEG"),
+        "7.png": encoded(colour, "JPEG"),
+        "8.PNG": encoded(grey, save_all=True, append_images=[grey.rotate(90)]),
+    }
+    folder = make_zip(tmp_path / "data", content)
+    data, notes = archives.read(folder, unpack_settings(background="white"))
+    both = torch.empty(9, 3, 8, 8, dtype=torch.uint8)
+    held = archives.split(9, None, 0.5, 0)
+    both[~held], both[held] = data.images, data.heldout_images
+    plain = torch.from_numpy(np.array(grey)).expand(3, 8, 8)
+    assert (
+        torch.equal(both[3], plain) and torch.equal(both[5], plain) and torch.equal(both[8], plain)
+    )
+    assert torch.equal(
+        both[1].permute(1, 2, 0), torch.from_numpy(np.array(colour.quantize(8).convert("RGB")))
+    )
+    assert both[2].unique().tolist() == [0, 255]
+    assert (both[4].int() - (plain.int() + 255) / 2).abs().max() <= 1
+    assert torch.equal(both[6], both[7])
+    (line,) = [note for note in notes if note.startswith("converted: ")]
+    for count in (
+        "2 JPEG",
+        "1 palette",
+        "1 1 bit",
+        "1 opaque, alpha dropped",
+        "1 transparent, put on white",
+        "1 16 bits, scaled to 8",
+        "1 animated, first image taken",
+    ):
+        assert count in line
+
+
+def test_images_are_cropped_and_resized_if_asked(tmp_path):
+    content = {f"{i}.png": png(np.full((20 + i, 30, 3), 10 * i, np.uint8)) for i in range(6)}
+    folder = make_zip(tmp_path / "data", content)
+    with pytest.raises(UserError, match="30x20; expected square images; unpack.size: 20"):
+        read_archive(folder)
+    data = read_archive(folder, size=16)
+    assert data.image_size == 16 and "6 resized" in described(folder, size=16)
+    values = torch.cat([data.images, data.heldout_images]).flatten(1).unique(dim=1)
+    assert sorted(values.flatten().tolist()) == [0, 10, 20, 30, 40, 50]
+    assert read_archive(make_idx(tmp_path / "idx"), size=16).images.shape == (20, 1, 16, 16)
+
+
+def test_sides_need_not_be_divisible_by_4(tmp_path):
+    content = {f"{i}.png": png(x) for i, x in enumerate(pictures(4, 30))}
+    assert read_archive(make_zip(tmp_path / "data", content)).image_size == 30

@@ -30,10 +30,13 @@ def test_reverse_process_goes_from_the_first_state_to_the_finished_image(channel
 
 def test_samples_stand_in_the_row_of_their_class_in_order():
     images = torch.arange(30, dtype=torch.uint8).view(30, 1, 1, 1).expand(30, 1, 8, 8)
-    figure = figures.samples_by_class(images, torch.arange(30) % 3, 3, 5, "note")
+    names = ["cat", "$5_$10", "2"]
+    figure = figures.samples_by_class(images, torch.arange(30) % 3, names, 5, "cost $5_$10")
     shown = [axis.images[0].get_array().flat[0] for axis in figure.axes]
     assert shown == [0, 3, 6, 9, 12, 1, 4, 7, 10, 13, 2, 5, 8, 11, 14]
-    assert len(figures.samples_by_class(images, None, 0, 3, "note").axes) == 30
+    figure.canvas.draw()  # which reads mathematics between dollar signs
+    assert {*names, "cost $5_$10"} <= set(texts(figure).split("\n"))
+    assert len(figures.samples_by_class(images, None, [], 3, "note").axes) == 30
 
 
 def test_curves_name_their_axes_and_the_data_they_are_of():

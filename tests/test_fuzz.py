@@ -30,6 +30,8 @@ from tools.fuzz import (
     little_memory,
     model_bytes,
     png_bytes,
+    read_archive,
+    read_image,
 )
 
 MERGES = "a0: &a0 {x: 1}\n" + "".join(
@@ -45,8 +47,8 @@ def test_only_our_own_error_comes_out_and_memory_stays_bounded(reader, tmp_path)
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_folder_in_place_of_the_file_is_refused(reader, tmp_path):
-    if reader == "png":
-        pytest.skip("takes bytes")
+    if READERS[reader].read in (read_archive, read_image):
+        pytest.skip("takes bytes, or is a folder of images")
     path = tmp_path / READERS[reader].file
     path.mkdir()
     with pytest.raises(UserError, match=path.name):
@@ -291,7 +293,7 @@ BOMBS = [
     (
         "zip deflated",
         lambda path: zip_of(path, bytes(2**28), announced=1000),
-        "cannot be read as a zip",
+        "member '0.png': cannot be read",
     ),
     ("png", png_bomb, "is not a whole PNG .*exceeds limit of .* pixels"),
     ("npz deflated", lambda path: npz_of(path, (10**12,), b""), r"of shape \(1000000000000,\)"),

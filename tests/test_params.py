@@ -1,8 +1,10 @@
 from dataclasses import asdict, fields
 
 import pytest
+from dvc.utils.serialize import loads_yaml
 
 from src import params
+from src.common import yaml12
 from src.common.errors import UserError
 from src.diffusion.samplers import Sampler
 from src.params import Sample, SamplerFields
@@ -136,6 +138,39 @@ def test_the_sweep_makes_samplers_of_names_and_steps(params):
     }.items():
         sampler = params.sweep.sampler(name, 6)
         assert sampler == Sampler(*expected, *guidance.values(), *auto.values())
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "010",
+        "0777",
+        "0o17",
+        "0x1f",
+        "1:30",
+        "1_000",
+        "1e3",
+        "1e-05",
+        ".5",
+        "+1",
+        "yes",
+        "no",
+        "~",
+        "2001-01-01",
+        "0b11",
+        ".inf",
+        "1.",
+        "0.1e2",
+    ],
+)
+def test_values_are_read_as_dvc_reads_them(number):
+    assert yaml12.load(f"a: {number}") == loads_yaml(f"a: {number}")
+
+
+def test_a_key_that_appears_twice_is_refused(tmp_path):
+    path = changed(tmp_path, "seed: 0", "seed: 0\nseed: 1")
+    with pytest.raises(UserError, match='(?s)not valid YAML: .*duplicate key "seed"'):
+        params.load(path)
 
 
 def test_every_mistake_is_named_at_once(tmp_path):

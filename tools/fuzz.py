@@ -11,6 +11,7 @@ import argparse
 import gzip
 import io
 import resource
+import tarfile
 import tempfile
 import zipfile
 from collections import Counter
@@ -26,6 +27,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from src import archives, classifier, model_file, params, provenance
+from src.archives import idx, members
+from src.archives.decode import decode
 from src.common import dataset, reports
 from src.common.errors import UserError
 from src.diffusion.denoiser import Denoiser, DenoiserConfig
@@ -99,6 +102,24 @@ def zip_bytes(compression: int) -> bytes:
     return buffer.getvalue()
 
 
+def jpeg_bytes() -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)).save(
+        buffer, "JPEG"
+    )
+    return buffer.getvalue()
+
+
+def tar_bytes(mode: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for i in range(6):
+            info = tarfile.TarInfo(f"{i % 2}/{i}.png")
+            info.size = len(content := png_bytes(i))
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
 def npz_bytes(compressed: bool) -> bytes:
     buffer = io.BytesIO()
     (np.savez_compressed if compressed else np.savez)(buffer, mu=np.zeros(4), sigma=np.eye(4))
@@ -153,16 +174,24 @@ def dataset_bytes() -> bytes:
 # --- readers --------------------------------------------------------------------------------------
 
 
-def read_zip(path: Path) -> dataset.Dataset:
-    return archives.read_zip(path, 0.5, 0, path.parent)
+UNPACK = params.Unpack(
+    heldout=0.5, seed=0, labels="auto", split="auto", size=None, background="black"
+)
 
 
-def read_png(path: Path) -> object:
-    return archives.decode_png(path.read_bytes(), str(path))
+def read_archive(path: Path) -> dataset.Dataset:
+    """Read a folder with a copy of this archive alone."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        (Path(folder) / path.name).write_bytes(path.read_bytes())
+        return archives.read(folder, UNPACK, folder)[0]
+
+
+def read_image(path: Path) -> object:
+    return decode(path.read_bytes(), str(path))
 
 
 def read_idx(path: Path) -> torch.Tensor:
-    return archives.read_idx(path, 3, path.parent)
+    return idx.read(members.of_file(path, path.name), 3, path.parent)
 
 
 def read_npz(path: Path) -> frechet.Moments:
@@ -179,9 +208,12 @@ class Reader:
 
 
 READERS = {
-    "zip stored": Reader("input.zip", lambda: zip_bytes(zipfile.ZIP_STORED), read_zip),
-    "zip deflated": Reader("input.zip", lambda: zip_bytes(zipfile.ZIP_DEFLATED), read_zip),
-    "png": Reader("input.png", lambda: png_bytes(0), read_png),
+    "zip stored": Reader("input.zip", lambda: zip_bytes(zipfile.ZIP_STORED), read_archive),
+    "zip deflated": Reader("input.zip", lambda: zip_bytes(zipfile.ZIP_DEFLATED), read_archive),
+    "tar": Reader("input.tar", lambda: tar_bytes("w"), read_archive),
+    "tar gzipped": Reader("input.tar.gz", lambda: tar_bytes("w:gz"), read_archive),
+    "png": Reader("input.png", lambda: png_bytes(0), read_image),
+    "jpeg": Reader("input.jpg", jpeg_bytes, read_image),
     "idx": Reader("input-idx3-ubyte", lambda: IDX, read_idx),
     "idx gzipped": Reader("input-idx3-ubyte.gz", lambda: gzip.compress(IDX), read_idx),
     "npz stored": Reader("input.npz", lambda: npz_bytes(False), read_npz),

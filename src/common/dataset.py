@@ -1,6 +1,6 @@
 """A data set as arrays: training and held-out images and labels, in one mapped safetensors file.
 
-src/archives.py makes a Dataset from an archive. This file reads no archives and no params.yaml.
+src/archives makes a Dataset from an archive. This file reads no archives and no params.yaml.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_SIDE = 1024  # pixels; limit for images in archives and in model files
 class Dataset:
     """Training and held-out images (N, C, H, W) uint8, with labels if the archive has them.
 
-    Labels are (N,) int64 in [0, classes).
+    Labels are (N,) int64 in [0, classes). Classes have names if the archive has them.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Dataset:
     labels: Tensor | None
     heldout_images: Tensor
     heldout_labels: Tensor | None
+    class_names: tuple[str, ...] | None = None
 
     @property
     def classes(self) -> int:
@@ -41,6 +42,16 @@ class Dataset:
         if self.labels is None or self.heldout_labels is None:
             return 0
         return int(torch.cat([self.labels, self.heldout_labels]).max()) + 1
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the classes; their numbers if they have none; [] without labels."""
+        return list(self.class_names or map(str, range(self.classes)))
+
+    @property
+    def named(self) -> bool:
+        """Whether the names of the classes are more than their numbers."""
+        return self.names != [str(number) for number in range(self.classes)]
 
     @property
     def image_size(self) -> int:
@@ -77,7 +88,9 @@ def save(dataset: Dataset, path: str | Path) -> None:
     tensors = {"images": dataset.images, "heldout_images": dataset.heldout_images}
     if dataset.labels is not None and dataset.heldout_labels is not None:
         tensors |= {"labels": dataset.labels, "heldout_labels": dataset.heldout_labels}
-    meta = {"name": dataset.name, "fingerprint": dataset.fingerprint}
+    meta: dict = {"name": dataset.name, "fingerprint": dataset.fingerprint}
+    if dataset.named:
+        meta["class_names"] = dataset.names
     save_tensors(path, tensors, {"dataset": json.dumps(meta)})
 
 
@@ -96,6 +109,7 @@ def load(path: str | Path) -> Dataset:
             tensors.get("labels"),
             tensors["heldout_images"],
             tensors.get("heldout_labels"),
+            tuple(map(str, meta["class_names"])) if "class_names" in meta else None,
         )
         _check(dataset)
     except FileNotFoundError:
@@ -114,6 +128,8 @@ def _check(dataset: Dataset) -> None:
     shape, count = dataset.images.shape[1:], len(dataset.images)
     _check_part(dataset.images, dataset.labels, shape, count)
     _check_part(dataset.heldout_images, dataset.heldout_labels, shape, count)
+    if dataset.class_names is not None and len(dataset.class_names) != dataset.classes:
+        raise ValueError(f"{len(dataset.class_names)} names for {dataset.classes} classes")
 
 
 def _check_part(images: Tensor, labels: Tensor | None, shape: torch.Size, count: int) -> None:

@@ -25,11 +25,15 @@ class ClassShares:
     train: Tensor
     generated: Tensor
     heldout: Tensor
-    labelled: bool
+    names: list[str]  # [] without labels
+
+    @property
+    def labelled(self) -> bool:
+        return bool(self.names)
 
     def table(self) -> list[dict]:
         """A row for each class."""
-        names = range(len(self.train)) if self.labelled else ["none"]
+        names = self.names or ["none"]
         return [
             {
                 "class": name,
@@ -79,7 +83,7 @@ class Comparison:
         `heldout` has the shares of the held-out images, or is None without labels.
         """
         if self.data.labels is None or heldout is None:
-            return ClassShares(torch.ones(1), torch.ones(1), torch.ones(1), labelled=False)
+            return ClassShares(torch.ones(1), torch.ones(1), torch.ones(1), names=[])
         what = "arrays/floors.json, the length of class_shares"
         provenance.expect(what, len(heldout), self.data.classes)
         predicted = classifier.predictions(self.reference.classifier, self.features)
@@ -87,7 +91,7 @@ class Comparison:
             train=scores.shares(self.data.labels, self.data.classes),
             generated=scores.shares(predicted, self.data.classes),
             heldout=torch.tensor(heldout),
-            labelled=True,
+            names=self.data.names,
         )
 
     def cas(self, settings: ClassifierSettings, images: str = "generated images") -> float | None:

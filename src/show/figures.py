@@ -22,6 +22,7 @@ from ..plotting import BLUE, COLOURS, COLUMN, ORANGE, PAGE, add_note, show_image
 # Columns of numbers in the tables below.
 CURVE = ("step", "train_loss", "heldout_loss")
 LEVELS = ("t_from", "t_to", "loss")
+LONGEST_NAME = 20  # characters of a class that a figure shows
 SWEEP = ("evaluations", "images_per_second", "fd_digits", "broken")
 
 
@@ -72,7 +73,7 @@ def reverse_process(
 
 
 def samples_by_class(
-    images: Tensor, labels: Tensor | None, classes: int, per_class: int, note: str
+    images: Tensor, labels: Tensor | None, class_names: list[str], per_class: int, note: str
 ) -> Figure:
     """The first `per_class` images of each class, one row per class; ten rows without classes.
 
@@ -82,9 +83,9 @@ def samples_by_class(
         rows = [images[i * per_class : (i + 1) * per_class] for i in range(10)]
         names = [""] * 10
     else:
-        present = [c for c in range(classes) if (labels == c).any()]
+        present = [c for c in range(len(class_names)) if (labels == c).any()]
         rows = [images[labels == c][:per_class] for c in present]
-        names = [str(c) for c in present]
+        names = [class_names[c] for c in present]
     size = (COLUMN, COLUMN / (per_class + 0.6) * len(rows) + 0.6)
     figure, axes = plt.subplots(len(rows), per_class, figsize=size, squeeze=False)
     _set_close(figure)
@@ -93,7 +94,11 @@ def samples_by_class(
             axis.set_axis_off()
         for axis, image in zip(line, row, strict=False):
             show_image(axis, image)
-        line[0].text(-0.35, 0.5, name, transform=line[0].transAxes, ha="center", va="center")
+        beside = {"x": -0.35, "ha": "center"} if len(name) <= 2 else {"x": -0.1, "ha": "right"}
+        shown = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+        line[0].text(
+            y=0.5, s=shown, transform=line[0].transAxes, va="center", parse_math=False, **beside
+        )
     kind = "images" if labels is None else "images by class"
     figure.suptitle(f"Generated {kind}, not selected")
     add_note(figure, note)

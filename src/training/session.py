@@ -199,9 +199,11 @@ class Session:
         self.checkpoint.remove()
 
     def _about(self, step: int, levels: Tensor) -> dict:
-        """Facts for the header of a model file: data set, class counts, step, held-out loss."""
-        counts = {"class_counts": self.data.class_counts()}
-        return self.data.describe() | counts | {"step": step, "heldout_loss": float(levels.mean())}
+        """Facts for the header of a model file: data set, classes, step, held-out loss."""
+        classes: dict = {"class_counts": self.data.class_counts()}
+        if self.data.named:
+            classes["class_names"] = self.data.names
+        return self.data.describe() | classes | {"step": step, "heldout_loss": float(levels.mean())}
 
     def _write_levels(self, levels: Tensor) -> None:
         edges = level_edges(len(levels), len(self.trainer.denoiser.schedule))

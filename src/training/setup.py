@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from ..common.dataset import Dataset
-from ..common.errors import user_errors
+from ..common.errors import UserError, user_errors
 from ..common.randomness import derive
 from ..diffusion.denoiser import Denoiser, DenoiserConfig
 from ..diffusion.schedule import ScheduleConfig
@@ -26,15 +28,35 @@ def untrained(settings: Model, schedule: ScheduleConfig, data: Dataset, seed: in
         base_channels=settings.base_channels,
         multipliers=tuple(settings.multipliers),
         res_blocks=settings.res_blocks,
-        attention_resolutions=tuple(settings.attention_resolutions),
+        attention_resolutions=tuple(settings.attention_resolutions or ()),
         heads=settings.heads,
         dropout=settings.dropout,
         time_width=settings.time_width,
     )
+    _check_size(settings, data.image_size)
+    if settings.attention_resolutions is None:
+        unet = replace(unet, attention_resolutions=(unet.resolutions[-1],))
     config = DenoiserConfig(unet, schedule, settings.prediction, settings.label_dropout)
     with torch.random.fork_rng(devices=[]), user_errors("model."):
         torch.manual_seed(derive(seed, "weights"))
         return Denoiser(config)
+
+
+def _check_size(settings: Model, side: int) -> None:
+    """Raises UserError that names settings that fit, unless the levels divide the images."""
+    halvings = 2 ** (len(settings.multipliers) - 1)
+    factor = settings.patch_size * halvings
+    if side % factor == 0:
+        return
+    fits = [patch for patch in range(settings.patch_size, 0, -1) if side % (patch * halvings) == 0]
+    sizes = [size for size in (side // factor * factor, -(-side // factor) * factor) if size]
+    remedies = [f"model.patch_size={patch}" for patch in fits[:1]]
+    remedies += [f"unpack.size={size}" for size in sizes]
+    raise UserError(
+        f"model.patch_size, model.multipliers: images of {side}x{side} cannot be divided by "
+        f"{factor} = patch_size * 2^(levels - 1). Any of these fits: {', '.join(remedies)}; "
+        f"or use fewer multipliers"
+    )
 
 
 def describe(denoiser: Denoiser, conditional: bool) -> list[str]:

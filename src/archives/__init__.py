@@ -1,0 +1,418 @@
+"""Read the data set in a folder as arrays: IDX files, or images in folders, a zip or a tar.
+
+The files are not trusted. The pixels are never in memory all at once: they go to unnamed files,
+which the arrays map. tools/get_data.py fetches the archives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from ..common.dataset import Dataset, fingerprint
+from ..common.errors import UserError
+from ..common.mapped import Spool
+from ..common.randomness import generator
+from ..params import Unpack
+from . import idx, members
+from .decode import decode, resized
+from .layout import Layout, arrange
+from .members import Member
+
+KNOWN = {"1934b35f0e63": "MNIST", "f41e31dbdd31": "scikit-learn digits (8x8, not MNIST)"}
+IMAGES = (".png", ".jpg", ".jpeg")
+# Skipped, with hidden files and folders.
+SKIPPED_NAMES = {"thumbs.db", "desktop.ini", "readme", "license"}
+SKIPPED_SUFFIXES = {".csv", ".json", ".md", ".txt"}
+# Most bytes of pixels per byte of the archive, after the first FREE_PIXELS. MNIST as PNGs has 3.
+MAX_PIXEL_RATIO = 500
+FREE_PIXELS = 128 * 2**20
+FEWEST = 4
+CHUNK = 2**20
+EXPECTED = "expected the four files of MNIST, or PNG or JPEG images in folders, a zip or a tar"
+
+
+@dataclass
+class _Source:
+    """The files of a data set, by kind."""
+
+    where: str  # the folder or archive, for messages
+    name: str  # of the data set
+    packed: int  # bytes of all files there
+    images: list[Member] = field(default_factory=list)
+    idx: list[Member] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    listing: Member | None = None  # dataset.json
+
+
+def read(
+    folder: str | Path, settings: Unpack, scratch: str | Path | None = None
+) -> tuple[Dataset, list[str]]:
+    """Read the data set in `folder`, and describe it in lines for the user.
+
+    The folder has IDX files, or images, or one zip or tar with either. `layout.arrange` finds
+    split and classes. Without a split, a share `settings.heldout` of the images of each class is
+    held out; `settings.seed` chooses them. The arrays have three channels if an image has colour,
+    else one. The images are mapped from unnamed files in the folder `scratch` (default: the
+    system's folder for temporary files).
+
+    Raises UserError that names the wrong file, SpoolError if the unnamed files cannot be written.
+    """
+    folder, scratch = Path(folder), Path(scratch or tempfile.gettempdir())
+    if not folder.is_dir():
+        raise UserError(f"{folder}/: not found; `make run` gets MNIST, or put your images there")
+    with contextlib.ExitStack() as stack:
+        source = _find(folder, scratch, stack)
+        if source.idx and source.images:
+            raise UserError(
+                f"{source.where}: both IDX files and images such as {source.images[0].name!r}; "
+                f"move one kind elsewhere"
+            )
+        if source.idx:
+            data, notes = _read_idx(source, settings, scratch)
+        else:
+            data, notes = _read_images(source, settings, scratch)
+    if source.skipped:
+        shown = ", ".join(source.skipped[:3]) + (" ..." if len(source.skipped) > 3 else "")
+        notes.append(f"skipped {len(source.skipped):,} other files ({shown})")
+    return data, [_described(data), *notes]
+
+
+def _described(data: Dataset) -> str:
+    """How many images there are, of which size and classes."""
+    names = data.names
+    shown = " ".join(names[:20]) + (" ..." if len(names) > 20 else "")
+    classes = f"{len(names)} classes: {shown}" if names else "no classes"
+    return (
+        f"{data.name}: {len(data.images):,} training and {len(data.heldout_images):,} held-out "
+        f"images of {data.image_size}x{data.image_size}, "
+        f"{'RGB' if data.channels == 3 else 'grey'}, {classes}"
+        f"{'' if data.fingerprint in KNOWN else '. This project does not know this data set'}"
+    )
+
+
+def _find(folder: Path, scratch: Path, stack: contextlib.ExitStack) -> _Source:
+    """The files of the data set in `folder`. `stack` closes the archive that they are in."""
+    found = members.of_folder(folder)
+    source = _sorted_out(found, f"{folder}/", _top(found) or folder.resolve().name)
+    nested = 0
+    while archives := [member for member in source.images if members.is_archive(member.name)]:
+        others = [member.name for member in source.images + source.idx if member not in archives]
+        if len(archives) > 1 or others:
+            found = ", ".join([member.name for member in archives[:3]] + others[:3])
+            raise UserError(f"{source.where}: {EXPECTED}, found {found}; leave one of them there")
+        (archive,), skipped = archives, source.skipped
+        if nested > 1:
+            raise UserError(f"{archive.label}: an archive in an archive in an archive; unpack it")
+        file = archive.open() if nested == 0 else _unpacked(archive, scratch)
+        stack.enter_context(file)
+        name = PurePosixPath(archive.name).name
+        for suffix in members.SUFFIXES:
+            if name.lower().endswith(suffix):
+                name = name[: -len(suffix)]
+                break
+        inside = members.of_archive(file, archive.name, archive.label, scratch)
+        source = _sorted_out(inside, archive.label, name)
+        source.packed = archive.packed
+        source.skipped = skipped + source.skipped
+        nested += 1
+    if not source.images and not source.idx:
+        found = ", ".join(source.skipped[:5]) or "nothing"
+        raise UserError(f"{source.where}: {EXPECTED}, found {found}")
+    return source
+
+
+def _top(found: list[Member]) -> str:
+    """The folder that all files are in; "" if there is none."""
+    tops = {PurePosixPath(member.name).parts[0] for member in found if "/" in member.name}
+    return tops.pop() if len(tops) == 1 and all("/" in member.name for member in found) else ""
+
+
+def _unpacked(archive: Member, scratch: Path) -> IO[bytes]:
+    """An unnamed file in `scratch` with the bytes of an archive that lies in another."""
+    spool = Spool(scratch)
+    with archive.open() as file:
+        chunks = members.inflated(file, members.MAX_TOTAL_BYTES, archive.label, archive.packed)
+        for chunk in chunks:
+            spool.add(chunk)
+    spool.file.seek(0)
+    return spool.file
+
+
+def _sorted_out(found: list[Member], where: str, name: str) -> _Source:
+    """The files by kind. Archives are among the images. Raises UserError for any other file."""
+    source = _Source(where, name, sum(member.packed for member in found))
+    for member in found:
+        path = PurePosixPath(member.name)
+        lower = path.name.lower()
+        if any(part.startswith(".") for part in path.parts) or "__MACOSX" in path.parts:
+            source.skipped.append(member.name)
+        elif lower == "dataset.json":
+            source.listing = member
+        elif path.suffix.lower() in SKIPPED_SUFFIXES or lower in SKIPPED_NAMES:
+            source.skipped.append(member.name)
+        elif idx.is_idx(path.name):
+            source.idx.append(member)
+        elif lower.endswith(IMAGES) or members.is_archive(lower):
+            source.images.append(member)
+        else:
+            raise UserError(
+                f"{member.label} is neither an image nor an archive; {EXPECTED}; move it elsewhere"
+            )
+    return source
+
+
+# --- IDX files -----------------------------------------------------------------------------------
+
+
+def _read_idx(source: _Source, settings: Unpack, scratch: Path) -> tuple[Dataset, list[str]]:
+    """Read the four IDX files. Raises UserError if they do not fit together."""
+    name, files = idx.choose(source.idx, source.where)
+    arrays = [idx.read(file, 3 if i % 2 == 0 else 1, scratch) for i, file in enumerate(files)]
+    images, labels, heldout_images, heldout_labels = arrays
+    notes = []
+    if name.lower().startswith("emnist"):
+        images, heldout_images = idx.upright(images, scratch), idx.upright(heldout_images, scratch)
+        notes.append("EMNIST's files have rows and columns exchanged; its images are upright here")
+    images = _idx_images(source, images, labels, settings, scratch)
+    heldout_images = _idx_images(source, heldout_images, heldout_labels, settings, scratch)
+    if images.shape[1:] != heldout_images.shape[1:]:
+        sizes = [f"{part.shape[3]}x{part.shape[2]}" for part in (images, heldout_images)]
+        raise UserError(
+            f"{source.where}: training images are {sizes[0]}, test images {sizes[1]}; "
+            f"fetch the files again"
+        )
+    numbers, heldout_numbers, names = idx.numbered(labels, heldout_labels, source.where)
+    known = settings.labels != "none"
+    mark = fingerprint(
+        (len(images) + len(heldout_images), *images.shape[1:]),
+        chain(_batches(images), _batches(heldout_images)),
+        torch.cat([numbers, heldout_numbers]) if known else None,
+    )
+    name = KNOWN.get(mark, name or "unknown IDX files")
+    if not known:
+        return Dataset(name, mark, images, None, heldout_images, None), notes
+    parts = (images, numbers, heldout_images, heldout_numbers)
+    return Dataset(name, mark, *parts, tuple(names)), notes
+
+
+def _idx_images(
+    source: _Source, images: Tensor, labels: Tensor, settings: Unpack, scratch: Path
+) -> Tensor:
+    """Images (N, H, W) as (N, 1, S, S), resized if `settings` say so. Raises UserError."""
+    if len(images) != len(labels):
+        raise UserError(
+            f"{source.where}: {len(images)} images but {len(labels)} labels; fetch the files again"
+        )
+    if settings.size is not None and images.shape[1:] != (settings.size, settings.size):
+        spool = Spool(scratch)
+        for image in tqdm(images, desc="resize", unit="image"):
+            small = resized(Image.fromarray(image.numpy()), settings.size)
+            spool.add(np.array(small).tobytes())
+        images = spool.tensor((len(images), settings.size, settings.size))
+    _check_square(source.where, *images.shape[1:])
+    return images[:, None]
+
+
+def _batches(images: Tensor) -> Iterator[Tensor]:
+    """Yield images (N, C, H, W) in batches of about CHUNK bytes."""
+    yield from images.split(max(1, CHUNK // images[0].numel()))
+
+
+# --- images --------------------------------------------------------------------------------------
+
+
+def _read_images(source: _Source, settings: Unpack, scratch: Path) -> tuple[Dataset, list[str]]:
+    """Read images in the order of their names."""
+    if len(source.images) < FEWEST:
+        raise UserError(
+            f"{source.where}: expected at least {FEWEST} images, found {len(source.images)}; "
+            f"add some"
+        )
+    files = {member.name: member for member in source.images}
+    try:
+        layout = arrange(list(files), settings.labels, settings.split, _listed(source))
+    except UserError as error:
+        raise UserError(f"{source.where}: {error}") from None
+    labels = None if layout.labels is None else torch.tensor(layout.labels)
+    if layout.held is not None:
+        held = torch.tensor(layout.held)
+        if (~held).sum() < 2 or held.sum() < 2:
+            raise UserError(f"{source.where}: expected 2 or more images in each part; add some")
+    else:
+        held = split(len(layout.names), labels, settings.heldout, settings.seed)
+    chosen = [files[name] for name in layout.names]
+    parts, converted = _decoded(source, chosen, held, settings, scratch)
+    mark = fingerprint((len(held), *parts[0].shape[1:]), _in_order(parts, held), labels)
+    name = KNOWN.get(mark, source.name)
+    notes = _notes(layout, settings, converted)
+    if labels is None:
+        return Dataset(name, mark, parts[0], None, parts[1], None), notes
+    names = tuple(layout.class_names)
+    return Dataset(name, mark, parts[0], labels[~held], parts[1], labels[held], names), notes
+
+
+def _notes(layout: Layout, settings: Unpack, converted: Counter[str]) -> list[str]:
+    notes = list(layout.notes)
+    if layout.held is None:
+        notes.append(f"unpack.heldout: a share of {settings.heldout:g} is held out at random")
+    if converted:
+        counts = ", ".join(f"{count:,} {what}" for what, count in converted.most_common())
+        notes.append(f"converted: {counts}")
+    return notes
+
+
+def _listed(source: _Source) -> dict[str, int] | None:
+    """Labels by name from dataset.json of StyleGAN's layout; None if there are none.
+
+    Raises UserError, without the file's folder, if it is damaged.
+    """
+    if source.listing is None:
+        return None
+    try:
+        values = json.loads(source.listing.read())
+        if not isinstance(values, dict) or values.get("labels") is None:
+            return None
+        base = PurePosixPath(source.listing.name).parent
+        listed = {str(base / name): label for name, label in values["labels"]}
+        if not all(type(label) is int and label >= 0 for label in listed.values()):
+            raise ValueError("labels that are not whole numbers")
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f"dataset.json cannot be read ({error}); remove it, or mend it") from None
+    return listed
+
+
+def _in_order(parts: tuple[Tensor, Tensor], held: Tensor) -> Iterator[Tensor]:
+    """Yield the images of both parts, kept and held out, one at a time in the archive's order."""
+    positions = [0, 0]
+    for part in held.int().tolist():
+        yield parts[part][positions[part]]
+        positions[part] += 1
+
+
+def split(count: int, labels: Tensor | None, heldout: float, seed: int) -> Tensor:
+    """Choose the images to hold out, (N,) bool: the share `heldout` of each class.
+
+    At least one image of each class stays for training, and at least 2 images are held out in all.
+    Raises UserError if there are too few images.
+    """
+    random = generator(seed, "heldout split")
+    if labels is None:
+        groups = [torch.arange(count)]
+    else:
+        groups = [(labels == c).nonzero()[:, 0] for c in labels.unique()]
+    held = torch.zeros(count, dtype=torch.bool)
+    for group in groups:
+        shuffled = group[torch.randperm(len(group), generator=random)]
+        held[shuffled[: min(round(len(group) * heldout), len(group) - 1)]] = True
+    for position in torch.randperm(count, generator=random):
+        if held.sum() >= 2:
+            break
+        held[position] = labels is None or (labels[~held] == labels[position]).sum() > 1
+    if held.sum() < 2 or (~held).sum() < 2:
+        raise UserError(
+            f"{count} images are too few to hold some out (expected at least 2 held out and 2 for "
+            f"training); add images to the classes, or lower unpack.heldout"
+        )
+    return held
+
+
+class _Pixels:
+    """Collects images, kept and held out, on disk. They have one channel until one has colour."""
+
+    def __init__(self, scratch: Path):
+        self.scratch = scratch
+        self.spools = [Spool(scratch), Spool(scratch)]
+        self.counts = [0, 0]
+        self.channels = 1
+        self.size: tuple[int, ...] = ()  # (H, W) of all images
+
+    def add(self, image: Tensor, part: int) -> None:
+        """Add an image (C, H, W) to `part` 0 (kept) or 1 (held out)."""
+        self.size = tuple(image.shape[1:])
+        if len(image) == 3 and self.channels == 1 and not (image == image[:1]).all():
+            pairs = zip(self.spools, self.counts, strict=True)
+            self.spools = [self._coloured(spool, count) for spool, count in pairs]
+            self.channels = 3
+        self.spools[part].add(image[:1] if self.channels == 1 else image.expand(3, -1, -1))
+        self.counts[part] += 1
+
+    def _coloured(self, spool: Spool, count: int) -> Spool:
+        """The same `count` grey images with three equal channels."""
+        coloured = Spool(self.scratch)
+        if count:
+            for batch in _batches(spool.tensor((count, 1, *self.size))):
+                coloured.add(batch.expand(-1, 3, -1, -1))
+        return coloured
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Images kept and held out: (N, C, H, W) uint8 each. Each part must have an image."""
+        kept, heldout = (
+            spool.tensor((count, self.channels, *self.size))
+            for spool, count in zip(self.spools, self.counts, strict=True)
+        )
+        return kept, heldout
+
+
+def _decoded(
+    source: _Source, files: list[Member], held: Tensor, settings: Unpack, scratch: Path
+) -> tuple[tuple[Tensor, Tensor], Counter[str]]:
+    """The images, kept and held out: (N, C, H, W) uint8, one channel if none has colour.
+
+    Also counts what was converted.
+    """
+    pixels, converted = _Pixels(scratch), Counter[str]()
+    side: int | None = None
+    progress = tqdm(files, desc="unpack", unit="image")
+    for file, part in zip(progress, held.int().tolist(), strict=True):
+        array, done = decode(file.read(), file.label, settings.size, settings.background)
+        converted.update(done)
+        if side is None:
+            _check_square(source.where, *array.shape[:2])
+            side = len(array)
+            _check_pixels(source, len(files), side)
+        if array.shape[:2] != (side, side):
+            raise UserError(
+                f"{file.label} is {array.shape[1]}x{array.shape[0]}, others are {side}x{side}; "
+                f"unpack.size makes all images the same size"
+            )
+        pixels.add(_channels_first(array), part)
+    return pixels.tensors(), converted
+
+
+def _channels_first(array: np.ndarray) -> Tensor:
+    """(H, W) or (H, W, 3) -> (C, H, W)"""
+    image = torch.from_numpy(array)
+    return image[None] if image.ndim == 2 else image.permute(2, 0, 1)
+
+
+def _check_pixels(source: _Source, count: int, side: int) -> None:
+    """Raises UserError if the archive unpacks to too many bytes of pixels for its size."""
+    limit = min(members.MAX_TOTAL_BYTES, FREE_PIXELS + MAX_PIXEL_RATIO * source.packed)
+    if count * side * side * 3 > limit:
+        raise UserError(
+            f"{source.where}: {count} images of {side}x{side} take more than the {limit} bytes of "
+            f"pixels that an archive of this size may hold; unpack.size makes them smaller"
+        )
+
+
+def _check_square(where: str, height: int, width: int) -> None:
+    """Raises UserError unless images of this size are square."""
+    if height != width:
+        raise UserError(
+            f"{where}: images are {width}x{height}; expected square images; "
+            f"unpack.size: {min(height, width)} takes the middle square of each"
+        )

@@ -1,0 +1,102 @@
+"""Decode PNG and JPEG files of all kinds to 8-bit grey or RGB."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..common.dataset import MAX_SIDE
+from ..common.errors import UserError
+
+Background = Literal["black", "white"]
+MAX_SOURCE_SIDE = 16_384  # pixels, of an image to resize
+
+
+def decode(
+    raw: bytes | bytearray, name: str, size: int | None = None, background: Background = "black"
+) -> tuple[np.ndarray, list[str]]:
+    """Decode an image: (H, W) or (H, W, 3) uint8, and a list of what was converted.
+
+    With `size`, the middle square is resized to `size` pixels, antialiased (Lanczos). Transparent
+    images are put on the `background`.
+
+    Raises UserError, starting with `name`, for files that are neither PNG nor JPEG, or damaged, or
+    too large.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(raw), formats=["PNG", "JPEG"]) as image:
+                _check_side(image, name, MAX_SIDE if size is None else MAX_SOURCE_SIDE)
+                done = ["JPEG"] if image.format == "JPEG" else []
+                if getattr(image, "n_frames", 1) > 1:
+                    done.append("animated, first image taken")
+                if image.format == "PNG" and raw[24] == 16:
+                    done.append("16 bits, scaled to 8")
+                plain = _plain(image, background, done)
+                if size is not None and plain.size != (size, size):
+                    done.append("resized")
+                    plain = resized(plain, size)
+                return np.array(plain), done
+    except (UserError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise UserError(f"{name} is not a PNG or JPEG") from None
+    except Exception as error:  # Pillow raises many types of errors for damaged files
+        raise UserError(
+            f"{name} is not a whole PNG or JPEG ({type(error).__name__}: {error})"
+        ) from None
+
+
+def resized(image: Image.Image, size: int) -> Image.Image:
+    """The middle square of an image, resized to `size` pixels, antialiased."""
+    return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+
+
+def _check_side(image: Image.Image, name: str, most: int) -> None:
+    if max(image.size) > most:
+        raise UserError(
+            f"{name} is {image.width}x{image.height}; at most {most} pixels a side are accepted. "
+            f"unpack.size makes images smaller"
+        )
+
+
+def _plain(image: Image.Image, background: Background, done: list[str]) -> Image.Image:
+    """The image in mode L or RGB. Appends to `done` what was converted."""
+    if image.mode.startswith("I"):  # 16-bit grey
+        return _from_16_bits(image, background, done)
+    if image.mode == "1":
+        done.append("1 bit")
+        image = _with_transparency(image, image.convert("L"))
+    elif image.mode == "P":
+        done.append("palette")
+    if "A" in image.mode or "transparency" in image.info:
+        coloured = image.convert("RGBA")
+        if coloured.getchannel("A").getextrema() == (255, 255):
+            done.append("opaque, alpha dropped")
+        else:
+            done.append(f"transparent, put on {background}")
+            coloured = Image.alpha_composite(Image.new("RGBA", image.size, background), coloured)
+        return coloured.convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+
+
+def _with_transparency(image: Image.Image, converted: Image.Image) -> Image.Image:
+    """`converted`, with the transparency of `image`, which convert() may drop."""
+    if "transparency" in image.info:
+        converted.info["transparency"] = image.info["transparency"]
+    return converted
+
+
+def _from_16_bits(image: Image.Image, background: Background, done: list[str]) -> Image.Image:
+    values = np.array(image).astype(np.int64)
+    pixels = np.round(values.clip(0, 65_535) / 257).astype(np.uint8)
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        done.append(f"transparent, put on {background}")
+        pixels[values == transparent] = 0 if background == "black" else 255
+    return Image.fromarray(pixels)

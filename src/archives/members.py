@@ -1,0 +1,206 @@
+"""The files in a folder, zip or tar, listed and checked before any is read."""
+
+from __future__ import annotations
+
+import gzip
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, cast
+
+from ..common.errors import UserError
+from ..common.mapped import Spool, SpoolError
+from ..common.zips import check_methods
+
+MAX_MEMBERS = 2_000_000
+MAX_MEMBER_BYTES = 16 * 2**20  # of an image
+MAX_TOTAL_BYTES = 8 * 2**30
+MAX_TAR_HEADER = 2**20  # bytes of a long name or of an extended header
+# Most unpacked bytes per packed byte, after the first FREE_BYTES. MNIST's IDX files have 5.
+MAX_RATIO = 200
+FREE_BYTES = 2**20
+CHUNK = 2**20
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+AGAIN = "make or fetch the archive again"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A file in a folder or an archive."""
+
+    name: str  # its path there, with "/"
+    label: str  # what messages call it
+    packed: int  # bytes that it takes there
+    size: int  # bytes that it unpacks to, as the archive says
+    open: Callable[[], IO[bytes]]
+
+    def read(self) -> bytes:
+        """The whole file, of at most MAX_MEMBER_BYTES. Raises UserError if it cannot be read."""
+        if self.size > MAX_MEMBER_BYTES:
+            raise UserError(
+                f"{self.label} has {self.size} bytes; at most {MAX_MEMBER_BYTES} are accepted"
+            )
+        try:
+            with self.open() as file:
+                return b"".join(inflated(file, MAX_MEMBER_BYTES, self.label, self.packed))
+        except (UserError, MemoryError):
+            raise
+        except Exception as error:  # zipfile, tarfile and zlib raise many types of errors
+            raise UserError(f"{self.label}: cannot be read ({error}); {AGAIN}") from None
+
+
+def inflated(file: IO[bytes], limit: int, label: str, packed: int) -> Iterator[bytes]:
+    """Yield up to `limit` bytes of a file in chunks. The file has `packed` bytes in its archive.
+
+    Raises UserError, starting with `label`, after FREE_BYTES + MAX_RATIO * `packed` bytes.
+    """
+    total = 0
+    while chunk := file.read(min(CHUNK, limit - total)):
+        total += len(chunk)
+        if total > FREE_BYTES + MAX_RATIO * packed:
+            raise UserError(
+                f"{label} unpacks to more than {MAX_RATIO} times its {packed} bytes; {AGAIN}"
+            )
+        yield chunk
+
+
+def is_archive(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def of_folder(folder: Path) -> list[Member]:
+    """The files below a folder, sorted by name. Links are followed: DVC may keep files as links.
+
+    Raises UserError for a broken link, pipe or device, and for too many files.
+    """
+    members = []
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            continue
+        if not path.is_file():
+            raise UserError(f"{path}: a broken link, pipe or device; move it elsewhere")
+        members.append(of_file(path, path.relative_to(folder).as_posix()))
+        if len(members) > MAX_MEMBERS:
+            raise UserError(f"{folder}/: more than {MAX_MEMBERS} files; use fewer")
+    return members
+
+
+def of_file(path: Path, name: str) -> Member:
+    size = path.stat().st_size
+    return Member(name, str(path), size, size, lambda: path.open("rb"))
+
+
+def of_archive(file: IO[bytes], name: str, label: str, scratch: Path) -> list[Member]:
+    """The files of a zip, tar or gzipped tar, sorted by name. They read from `file`.
+
+    The suffix of `name` says which; `label` names the archive in messages. A gzipped tar is
+    unpacked into the folder `scratch`.
+
+    Raises UserError for a damaged archive, a link, a path outside the archive, a repeated name, and
+    too many files or bytes; SpoolError if `scratch` cannot be written.
+    """
+    kind = "zip" if name.lower().endswith(".zip") else "tar"
+    try:
+        found = _of_zip(file, label) if kind == "zip" else _of_tar(file, label, scratch)
+        members: dict[str, Member] = {}
+        total = 0
+        for member in found:
+            _check_path(member.name, label)
+            if member.name in members:
+                raise UserError(f"{label}: member {member.name!r} appears twice; {AGAIN}")
+            members[member.name] = member
+            total += member.size
+            if total > MAX_TOTAL_BYTES:
+                raise UserError(
+                    f"{label}: unpacks to more than {MAX_TOTAL_BYTES} bytes; use a smaller archive"
+                )
+            if len(members) > MAX_MEMBERS:
+                raise UserError(f"{label}: more than {MAX_MEMBERS} members; use a smaller archive")
+    except (UserError, MemoryError, SpoolError):
+        raise
+    except Exception as error:  # zipfile, tarfile and zlib raise many types of errors
+        raise UserError(f"{label}: cannot be read as a {kind} ({error}); {AGAIN}") from None
+    return [members[name] for name in sorted(members)]
+
+
+def _of_zip(file: IO[bytes], label: str) -> Iterator[Member]:
+    archive = zipfile.ZipFile(file)
+    check_methods(archive)
+    for info in archive.infolist():
+        name = info.filename.replace("\\", "/")  # as some programs write it on Windows
+        if name.endswith("/"):
+            continue
+        if stat.S_ISLNK(info.external_attr >> 16):
+            raise UserError(f"{label}: member {name!r} is a link; {AGAIN} without links")
+        yield Member(
+            name,
+            f"{label}: member {name!r}",
+            info.compress_size,
+            info.file_size,
+            lambda info=info: archive.open(info),
+        )
+
+
+def _of_tar(file: IO[bytes], label: str, scratch: Path) -> Iterator[Member]:
+    if _head(file, 2) == b"\x1f\x8b":
+        file = _unzipped(file, label, scratch)
+    archive = tarfile.TarFile(fileobj=cast(IO[bytes], _SmallReads(file)))
+    for info in archive:
+        if info.isdir():
+            continue
+        if not info.isfile():
+            raise UserError(
+                f"{label}: member {info.name!r} is a link or a device; {AGAIN} without them"
+            )
+        yield Member(
+            info.name,
+            f"{label}: member {info.name!r}",
+            info.size,
+            info.size,
+            lambda info=info: archive.extractfile(info),
+        )
+
+
+def _head(file: IO[bytes], length: int) -> bytes:
+    """The first bytes of a file. Afterwards it is at its beginning."""
+    file.seek(0)
+    head = file.read(length)
+    file.seek(0)
+    return head
+
+
+def _unzipped(file: IO[bytes], label: str, scratch: Path) -> IO[bytes]:
+    """An unnamed file in `scratch` with what the gzipped `file` holds."""
+    packed = file.seek(0, 2)
+    file.seek(0)
+    spool = Spool(scratch)
+    for chunk in inflated(gzip.GzipFile(fileobj=file), MAX_TOTAL_BYTES, label, packed):
+        spool.add(chunk)
+    spool.file.seek(0)
+    return spool.file
+
+
+class _SmallReads:
+    """A file that refuses to read much at once: tarfile reads a whole header into memory."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= MAX_TAR_HEADER:
+            raise ValueError(f"a header of {size} bytes")
+        return self.file.read(size)
+
+
+def _check_path(name: str, label: str) -> None:
+    """Raises UserError if the member lies outside the archive."""
+    parts = PurePosixPath(name).parts
+    if name.startswith("/") or ".." in parts or (parts and ":" in parts[0]):
+        raise UserError(
+            f"{label}: member {name!r} points outside the archive; "
+            f"make the archive again with plain names"
+        )
