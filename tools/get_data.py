@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -56,6 +57,7 @@ def main() -> int:
         )
         return 2
     try:
+        check_repository()
         mend_lock()
         print(f"data: {get(arguments[0] if arguments else None)}")
     except (UserError, OSError) as error:  # such as a full disk
@@ -63,13 +65,41 @@ def main() -> int:
         return 1
     # Add data/ to DVC's cache, so that experiments in other folders find it. For MNIST, data.dvc
     # stays as it is in git.
-    committed = dvc("commit", "--quiet", "--force", "data.dvc")
+    committed = dvc("commit", "--force", "data.dvc")
     if committed.returncode:
-        print(
-            f"data: DVC could not add data/ to its cache: {printable(committed.stderr.strip())}",
-            file=sys.stderr,
-        )
+        print(f"data: DVC could not add data/ to its cache: {reason(committed)}", file=sys.stderr)
     return committed.returncode
+
+
+def check_repository() -> None:
+    """Raises UserError where DVC cannot work, and removes its half-written list of locks.
+
+    A kill can leave that list empty; then no command of DVC runs.
+    """
+    inside = subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True, text=True)
+    if inside.returncode:
+        raise UserError(
+            f"this folder is no git repository, but DVC needs one ({inside.stderr.strip()}). "
+            f"Clone the project with git instead of downloading it, or run "
+            f"`git init && git add --all && git commit --message start`"
+        )
+    if DATA.is_symlink():
+        raise UserError(f"data: a link to {DATA.readlink()}; move the files themselves into data/")
+    pin()
+    locks = Path(".dvc/tmp/rwlock")
+    try:
+        json.loads(locks.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        pass
+    except ValueError:
+        locks.unlink()
+        print(f"data: {locks} was not whole, as after a kill. Removed it")
+
+
+def reason(process: subprocess.CompletedProcess) -> str:
+    """Why a command failed, in its own words."""
+    said = process.stderr.strip() or process.stdout.strip()
+    return printable(said or f"it exited with {process.returncode}")
 
 
 def mend_lock() -> None:
@@ -113,6 +143,8 @@ def get(choice: str | None) -> str:
     if choice == "digits":
         return get_digits(present)
     if present and present != [DIGITS]:
+        if sorted(present) != sorted(name for name, _ in mnist_files()):
+            look(DATA)
         return f"data/ is there already ({', '.join(present)})"
 
     # MNIST replaces the stand-in of an earlier run.
@@ -145,6 +177,16 @@ def get_digits(present: list[str]) -> str:
     return (
         f"wrote scikit-learn's 1,797 8x8 digits to data/{DIGITS}, as asked for. This is not MNIST"
     )
+
+
+def look(folder: Path) -> None:
+    """Raises UserError unless `folder` has a data set that the stage unpack can read.
+
+    This comes before DVC copies it into its cache. The images are not decoded.
+    """
+    from src import archives, params
+
+    archives.look(folder, params.load().unpack, UNFINISHED.parent)
 
 
 class Unavailable(UserError):
@@ -182,11 +224,11 @@ def set_aside(present: list[str]) -> None:
         raise UserError(
             f"data/ holds {', '.join(present)}; move it elsewhere before asking for DATA=digits"
         )
-    committed = dvc("commit", "--quiet", "--force", "data.dvc")
+    committed = dvc("commit", "--force", "data.dvc")
     if committed.returncode:
         raise UserError(
             f"data/ was left as it is, because DVC could not add it to its cache: "
-            f"{committed.stderr.strip()}"
+            f"{reason(committed)}"
         )
     shutil.rmtree(DATA)
 

@@ -91,6 +91,16 @@ def read(
     return data, [_described(data), *notes]
 
 
+def look(folder: Path, settings: Unpack, scratch: Path) -> None:
+    """Raises UserError unless the files in `folder` make up a data set. Decodes no image."""
+    with contextlib.ExitStack() as stack:
+        source = _find(folder, scratch, stack)
+        if source.idx:
+            idx.choose(source.idx, source.where)
+        else:
+            _arranged(source, settings)
+
+
 def _described(data: Dataset) -> str:
     """How many images there are, of which size and classes."""
     names = data.names
@@ -243,10 +253,7 @@ def _read_images(source: _Source, settings: Unpack, scratch: Path) -> tuple[Data
             f"add some"
         )
     files = {member.name: member for member in source.images}
-    try:
-        layout = arrange(list(files), settings.labels, settings.split, _listed(source))
-    except UserError as error:
-        raise UserError(f"{source.where}: {error}") from None
+    layout = _arranged(source, settings)
     labels = None if layout.labels is None else torch.tensor(layout.labels)
     if layout.held is not None:
         held = torch.tensor(layout.held)
@@ -263,6 +270,15 @@ def _read_images(source: _Source, settings: Unpack, scratch: Path) -> tuple[Data
         return Dataset(name, mark, parts[0], None, parts[1], None), notes
     names = tuple(layout.class_names)
     return Dataset(name, mark, parts[0], labels[~held], parts[1], labels[held], names), notes
+
+
+def _arranged(source: _Source, settings: Unpack) -> Layout:
+    """Split and classes. Raises UserError if the names of the images give none."""
+    names = [member.name for member in source.images]
+    try:
+        return arrange(names, settings.labels, settings.split, _listed(source))
+    except UserError as error:
+        raise UserError(f"{source.where}: {error}") from None
 
 
 def _notes(layout: Layout, settings: Unpack, converted: Counter[str]) -> list[str]:
