@@ -114,11 +114,12 @@ def clear(folder: Path) -> None:
 
 
 def configure(folder: Path, settings: dict[str, dict]) -> None:
-    """Write params.yaml: that of the working tree, changed by `settings`."""
-    values = yaml.safe_load(Path("params.yaml").read_text(encoding="utf-8"))
+    """Change the folder's params.yaml by `settings`. The other values stay those of its code."""
+    path = folder / "params.yaml"
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
     for section, changes in settings.items():
         values[section] |= changes
-    (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
 
 
 def run(folder: Path, code: str, *arguments: str) -> None:
