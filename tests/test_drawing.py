@@ -117,6 +117,15 @@ def test_classes_are_cycled_drawn_or_absent():
     assert choose_labels(None, [], 0, 5) is None
 
 
+def test_a_class_is_named_or_numbered_and_a_number_is_a_name_first():
+    names = ["3", "7", "cat", "1"]
+    assert choose_labels(["cat", 3, "7", 1, 2], [5] * 4, 0, 5, names).tolist() == [2, 0, 1, 3, 2]
+    with pytest.raises(UserError, match="expected classes among 3, 7, cat, 1 or from 0 to 3"):
+        choose_labels(["dog"], [5] * 4, 0, 5, names)
+    with pytest.raises(UserError, match="found 4"):
+        choose_labels([4], [5] * 4, 0, 5, names)
+
+
 def test_the_class_of_an_image_depends_on_the_seed_and_its_number_alone():
     classes = draw_classes([3, 1, 2], 0, range(1, 50))
     assert torch.equal(classes[9:19], draw_classes([3, 1, 2], 0, range(10, 20)))

@@ -314,3 +314,37 @@ def test_half_a_pin_is_named(here, text):
     (here / "data.dvc").write_text(text)
     with pytest.raises(get_data.UserError, match="data.dvc: not whole; `git checkout data.dvc`"):
         get_data.pin()
+
+
+def test_an_own_archive_that_cannot_be_read_never_reaches_the_cache(here):
+    get_data.DATA.mkdir()
+    (get_data.DATA / "mine.zip").write_bytes(b"no zip")
+    with pytest.raises(get_data.UserError, match="mine.zip: cannot be read as a zip"):
+        get_data.get(None)
+
+
+def test_half_a_list_of_locks_goes(here, capsys):
+    locks = here / ".dvc/tmp/rwlock"
+    locks.parent.mkdir(exist_ok=True)
+    locks.write_text("")
+    get_data.check_repository()
+    assert not locks.exists() and "Removed it" in capsys.readouterr().out
+
+
+def test_data_as_a_link_and_a_folder_without_git_are_named(here, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    get_data.DATA.symlink_to(tmp_path / "empty")
+    with pytest.raises(get_data.UserError, match="data: a link to"):
+        get_data.check_repository()
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(get_data.UserError, match="no git repository.*git init"):
+        get_data.check_repository()
+
+
+def test_the_reason_of_dvc_is_shown(here, monkeypatch, capsys):
+    get_data.get("digits")
+    (here / ".dvc/config").write_text("[core")
+    monkeypatch.setattr("sys.argv", ["get_data"])
+    assert get_data.main() == 1
+    assert "could not add data/ to its cache: ERROR" in capsys.readouterr().err

@@ -31,6 +31,11 @@ def test_images_are_read_back_as_written(tmp_path, channels):
     assert torch.equal(images.read(tmp_path, 3), pixels.expand(-1, 3, -1, -1))
 
 
+def test_hidden_files_are_passed_over(folder):
+    (folder / ".DS_Store").write_bytes(b"junk")
+    assert len(images.read(folder, 3)) == 3
+
+
 def break_missing(folder):
     (folder / "00002.png").unlink()
 

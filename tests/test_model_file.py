@@ -160,6 +160,22 @@ def test_a_manifest_of_another_format_version_is_refused(tmp_path, version):
         manifest.load(path)
 
 
+def test_names_of_classes_are_kept_in_model_and_manifest(tmp_path):
+    names = [*"abcdefghi", "$5_$10"]
+    model_file.save(denoiser(), path := tmp_path / "model", ABOUT | {"class_names": names})
+    assert model_file.class_names(model_file.load(path)[1]) == names
+    for wrong in (names[1:], ["a"] * 10, "abcdefghij", [1] * 10):
+        model_file.save(denoiser(), path, ABOUT | {"class_names": wrong})
+        with pytest.raises(UserError, match="class_names"):
+            model_file.load(path)
+    named = replace(MANIFEST, classes=10, class_names=names)
+    named.save(path := tmp_path / "manifest.json")
+    assert manifest.load(path) == named
+    change_manifest(path, class_names=names[1:])
+    with pytest.raises(UserError, match="class_names: expected one for each of 10 classes"):
+        manifest.load(path)
+
+
 def test_a_manifest_without_a_version_is_of_version_1(tmp_path):
     MANIFEST.save(path := tmp_path / "manifest.json")
     keys = list(json.loads(path.read_text()))

@@ -39,8 +39,8 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:60])
 
 
-def move_behind_a_link(path: Path) -> None:
-    path.rename(path.parent.parent / "x")
+def link_to_nowhere(path: Path) -> None:
+    path.unlink()
     path.symlink_to("../x")
 
 
@@ -85,6 +85,16 @@ def test_a_fid_of_other_images_decides_nothing(folder, capsys):
     assert code == 0 and "[ ] FID below 30: metrics/fid.json: measured on other images" in output
 
 
+def test_links_to_images_in_the_cache_of_dvc_are_images(folder, capsys):
+    path = folder / "generated_images/00003.png"
+    content = path.read_bytes()
+    path.rename(folder / "x")
+    path.symlink_to("../x")
+    assert outcome(capsys)[0] == 0
+    with zipfile.ZipFile(folder / "submission/generated_images.zip") as archive:
+        assert archive.read("00003.png") == content
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"fid": 1.0}'])
 def test_damaged_metrics_decide_nothing(folder, capsys, text):
     (folder / "metrics").mkdir()
@@ -99,14 +109,14 @@ def test_damaged_metrics_decide_nothing(folder, capsys, text):
         (lambda f: (f / "00003.png").unlink(), "00003.png is missing"),
         (lambda f: (f / "00003.png").rename(f / "3.png"), "00003.png is missing"),
         (lambda f: (f / "notes.txt").write_text("x"), "notes.txt is unexpected"),
-        (lambda f: (f / "more").mkdir(), "more is one"),
+        (lambda f: (f / "more").mkdir(), "more is no file"),
         (lambda f: truncate(f / "00003.png"), "00003.png"),
         (lambda f: Image.new("L", (28, 28)).save(f / "00003.png"), "00003.png is not"),
         (
             lambda f: Image.new("RGB", (28, 28)).save(f / "00003.png", "JPEG"),
             "00003.png: cannot identify",
         ),
-        (lambda f: move_behind_a_link(f / "00003.png"), "00003.png is one"),
+        (lambda f: link_to_nowhere(f / "00003.png"), "00003.png is no file"),
         (lambda f: (f / "00003.png").write_bytes(header(20_000)), "00003.png: Image size"),
         (lambda f: Image.new("RGB", (32, 32)).save(f / "00003.png"), "28x28, 32x32"),
         (lambda f: [path.unlink() for path in f.iterdir()], "found 0"),
