@@ -23,7 +23,9 @@ METRICS: dict[str, type] = {
 
 
 def main() -> None:
-    metrics = {Path(path).stem: provenance.read(path, kind) for path, kind in METRICS.items()}
+    metrics: dict[str, dict] = {
+        Path(path).stem: provenance.read(path, kind) for path, kind in METRICS.items()
+    }
     check_metrics(metrics)
     images = metrics["fid"]["images"]
     parameters = yaml12.load(Path("params.yaml").read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 from tqdm import tqdm
 
@@ -33,7 +34,7 @@ def main() -> None:
     sampler = drawing.fitted(p.sample.sampler, model)
     counts = about["class_counts"] if model.conditional else []
     names = model_file.class_names(about)
-    measured = dict(first) | dict(quality)
+    measured: dict[str, Any] = {**first, **quality}
     rows = [{"seed": p.sample.seed} | {name: measured[name] for name in SCORES}]
     seeds = range(p.sample.seed + 1, p.sample.seed + p.spread.seeds)
     for seed in tqdm(seeds, desc="spread", unit="seed"):

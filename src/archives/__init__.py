@@ -122,8 +122,8 @@ def _find(folder: Path, scratch: Path, stack: contextlib.ExitStack) -> _Source:
     while archives := [member for member in source.images if members.is_archive(member.name)]:
         others = [member.name for member in source.images + source.idx if member not in archives]
         if len(archives) > 1 or others:
-            found = ", ".join([member.name for member in archives[:3]] + others[:3])
-            raise UserError(f"{source.where}: {EXPECTED}, found {found}; leave one of them there")
+            listing = ", ".join([member.name for member in archives[:3]] + others[:3])
+            raise UserError(f"{source.where}: {EXPECTED}, found {listing}; leave one of them there")
         (archive,), skipped = archives, source.skipped
         if nested > 1:
             raise UserError(f"{archive.label}: an archive in an archive in an archive; unpack it")
@@ -140,8 +140,8 @@ def _find(folder: Path, scratch: Path, stack: contextlib.ExitStack) -> _Source:
         source.skipped = skipped + source.skipped
         nested += 1
     if not source.images and not source.idx:
-        found = ", ".join(source.skipped[:5]) or "nothing"
-        raise UserError(f"{source.where}: {EXPECTED}, found {found}")
+        listing = ", ".join(source.skipped[:5]) or "nothing"
+        raise UserError(f"{source.where}: {EXPECTED}, found {listing}")
     return source
 
 

@@ -7,7 +7,6 @@ import math
 import re
 from collections import defaultdict
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
 
 import torch
 from torch import Tensor
@@ -63,9 +62,8 @@ def read(member: Member, dims: int, scratch: str | Path) -> Tensor:
     received = 0
     try:
         with member.open() as packed:
-            file = packed
-            if member.name.endswith(".gz"):
-                file = cast(IO[bytes], gzip.GzipFile(fileobj=packed))
+            zipped = member.name.endswith(".gz")
+            file = gzip.GzipFile(fileobj=packed) if zipped else packed
             head = file.read(4 + 4 * dims)
             if len(head) < 4 + 4 * dims or head[:4] != bytes([0, 0, 8, dims]):
                 raise UserError(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import io
 import stat
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
@@ -52,7 +54,9 @@ class Member:
             raise UserError(f"{self.label}: cannot be read ({error}); {AGAIN}") from None
 
 
-def inflated(file: IO[bytes], limit: int, label: str, packed: int) -> Iterator[bytes]:
+def inflated(
+    file: IO[bytes] | io.BufferedIOBase, limit: int, label: str, packed: int
+) -> Iterator[bytes]:
     """Yield up to `limit` bytes of a file in chunks. The file has `packed` bytes in its archive.
 
     Raises UserError, starting with `label`, after FREE_BYTES + MAX_RATIO * `packed` bytes.
@@ -140,7 +144,7 @@ def _of_zip(file: IO[bytes], label: str) -> Iterator[Member]:
             f"{label}: member {name!r}",
             info.compress_size,
             info.file_size,
-            lambda info=info: archive.open(info),
+            partial(archive.open, info),
         )
 
 
@@ -160,8 +164,14 @@ def _of_tar(file: IO[bytes], label: str, scratch: Path) -> Iterator[Member]:
             f"{label}: member {info.name!r}",
             info.size,
             info.size,
-            lambda info=info: archive.extractfile(info),
+            partial(_extracted, archive, info),
         )
+
+
+def _extracted(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    file = archive.extractfile(info)
+    assert file is not None  # as for a folder
+    return file
 
 
 def _head(file: IO[bytes], length: int) -> bytes:

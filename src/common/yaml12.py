@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.composer import Composer
@@ -20,7 +21,7 @@ class _PlainComposer(Composer):
         return super().compose_node(parent, index)
 
 
-def load(text: str) -> object:
+def load(text: str) -> Any:
     """The value of a YAML text. Raises ValueError for invalid text, repeated keys and aliases."""
     reader = YAML(typ="safe", pure=True)
     reader.Composer = _PlainComposer

@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import classifier
 from ..common import device
 from ..common.errors import UserError
+from ..provenance import InceptionAbout
 from . import frechet, inception
 from .frechet import MomentSums
 from .reference import Reference
@@ -56,7 +57,7 @@ class Distances:
         return float((torch.cat(self.classes) == torch.tensor(labels)).double().mean())
 
 
-def inception_network(mode: str, count: int, about: dict) -> inception.Features | None:
+def inception_network(mode: str, count: int, about: InceptionAbout) -> inception.Features | None:
     """The Inception network; None if fid cannot be measured, with the reason on stderr.
 
     `mode` is fid.inception, `count` the number of generated images, and `about` the content of
