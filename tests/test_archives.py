@@ -695,3 +695,17 @@ def test_images_are_cropped_and_resized_if_asked(tmp_path):
 def test_sides_need_not_be_divisible_by_4(tmp_path):
     content = {f"{i}.png": png(x) for i, x in enumerate(pictures(4, 30))}
     assert read_archive(make_zip(tmp_path / "data", content)).image_size == 30
+
+
+def test_a_linked_folder_and_a_broken_link_are_named(tmp_path):
+    folder = make_zip(tmp_path / "data", GOOD)
+    (folder / "mnist").symlink_to(tmp_path)
+    with pytest.raises(UserError, match="data/mnist: a link to a folder"):
+        read_archive(folder)
+    (folder / "mnist").unlink()
+    (folder / "own.zip").rename(tmp_path / "cached")  # as DVC keeps files with cache.type symlink
+    (folder / "own.zip").symlink_to(tmp_path / "cached")
+    assert read_archive(folder).images.shape == (2, 1, 8, 8)
+    (tmp_path / "cached").unlink()
+    with pytest.raises(UserError, match=r"own\.zip: a broken link, pipe or device"):
+        read_archive(folder)

@@ -145,7 +145,7 @@ def get(choice: str | None) -> str:
     if present and present != [DIGITS]:
         if sorted(present) != sorted(name for name, _ in mnist_files()):
             look(DATA)
-        return f"data/ is there already ({', '.join(present)})"
+        return f"data/ is there already ({shown(present)})"
 
     # MNIST replaces the stand-in of an earlier run.
     shutil.rmtree(DATA, ignore_errors=True)
@@ -209,6 +209,11 @@ def held() -> list[str]:
     return [path.name for path in paths]
 
 
+def shown(names: list[str]) -> str:
+    """The first names of many."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
+
+
 def set_aside(present: list[str]) -> None:
     """Empty data/ for the digits if it holds canonical MNIST. DVC's cache keeps MNIST.
 
@@ -222,7 +227,7 @@ def set_aside(present: list[str]) -> None:
     )
     if not canonical:
         raise UserError(
-            f"data/ holds {', '.join(present)}; move it elsewhere before asking for DATA=digits"
+            f"data/ holds {shown(present)}; move it elsewhere before asking for DATA=digits"
         )
     committed = dvc("commit", "--force", "data.dvc")
     if committed.returncode:

@@ -116,8 +116,8 @@ def _described(data: Dataset) -> str:
 
 def _find(folder: Path, scratch: Path, stack: contextlib.ExitStack) -> _Source:
     """The files of the data set in `folder`. `stack` closes the archive that they are in."""
-    found = members.of_folder(folder)
-    source = _sorted_out(found, f"{folder}/", _top(found) or folder.resolve().name)
+    source = _sorted_out(members.of_folder(folder), f"{folder}/", folder.resolve().name)
+    source.name = _top(source.images) or source.name
     nested = 0
     while archives := [member for member in source.images if members.is_archive(member.name)]:
         others = [member.name for member in source.images + source.idx if member not in archives]

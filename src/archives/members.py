@@ -83,6 +83,8 @@ def of_folder(folder: Path) -> list[Member]:
     members = []
     for path in sorted(folder.rglob("*")):
         if path.is_dir():
+            if path.is_symlink():
+                raise UserError(f"{path}: a link to a folder; move the folder itself there")
             continue
         if not path.is_file():
             raise UserError(f"{path}: a broken link, pipe or device; move it elsewhere")
