@@ -62,8 +62,7 @@ held = get_data.held
 
 def test_what_is_in_data_already_is_left_alone(here, mirror, monkeypatch):
     monkeypatch.setenv("MNIST_MIRROR", str(mirror))
-    get_data.DATA.mkdir()
-    (get_data.DATA / "mine.zip").write_bytes(b"mine")
+    get_data.write_digits(get_data.DATA / "mine.zip")
     assert "there already (mine.zip)" in get_data.get(None)
     assert held() == ["mine.zip"]
 

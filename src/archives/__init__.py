@@ -11,10 +11,8 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import numpy as np
 import torch
@@ -31,31 +29,14 @@ from . import idx, members
 from .decode import decode, resized
 from .layout import Layout, arrange
 from .members import Member
+from .source import Source, find
 
 KNOWN = {"1934b35f0e63": "MNIST", "f41e31dbdd31": "scikit-learn digits (8x8, not MNIST)"}
-IMAGES = (".png", ".jpg", ".jpeg")
-# Skipped, with hidden files and folders.
-SKIPPED_NAMES = {"thumbs.db", "desktop.ini", "readme", "license"}
-SKIPPED_SUFFIXES = {".csv", ".json", ".md", ".txt"}
 # Most bytes of pixels per byte of the archive, after the first FREE_PIXELS. MNIST as PNGs has 3.
 MAX_PIXEL_RATIO = 500
 FREE_PIXELS = 128 * 2**20
 FEWEST = 4
 CHUNK = 2**20
-EXPECTED = "expected the four files of MNIST, or PNG or JPEG images in folders, a zip or a tar"
-
-
-@dataclass
-class _Source:
-    """The files of a data set, by kind."""
-
-    where: str  # the folder or archive, for messages
-    name: str  # of the data set
-    packed: int  # bytes of all files there
-    images: list[Member] = field(default_factory=list)
-    idx: list[Member] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    listing: Member | None = None  # dataset.json
 
 
 def read(
@@ -75,12 +56,7 @@ def read(
     if not folder.is_dir():
         raise UserError(f"{folder}/: not found; `make run` gets MNIST, or put your images there")
     with contextlib.ExitStack() as stack:
-        source = _find(folder, scratch, stack)
-        if source.idx and source.images:
-            raise UserError(
-                f"{source.where}: both IDX files and images such as {source.images[0].name!r}; "
-                f"move one kind elsewhere"
-            )
+        source = find(folder, scratch, stack)
         if source.idx:
             data, notes = _read_idx(source, settings, scratch)
         else:
@@ -94,7 +70,7 @@ def read(
 def look(folder: Path, settings: Unpack, scratch: Path) -> None:
     """Raises UserError unless the files in `folder` make up a data set. Decodes no image."""
     with contextlib.ExitStack() as stack:
-        source = _find(folder, scratch, stack)
+        source = find(folder, scratch, stack)
         if source.idx:
             idx.choose(source.idx, source.where)
         else:
@@ -114,81 +90,10 @@ def _described(data: Dataset) -> str:
     )
 
 
-def _find(folder: Path, scratch: Path, stack: contextlib.ExitStack) -> _Source:
-    """The files of the data set in `folder`. `stack` closes the archive that they are in."""
-    source = _sorted_out(members.of_folder(folder), f"{folder}/", folder.resolve().name)
-    source.name = _top(source.images) or source.name
-    nested = 0
-    while archives := [member for member in source.images if members.is_archive(member.name)]:
-        others = [member.name for member in source.images + source.idx if member not in archives]
-        if len(archives) > 1 or others:
-            listing = ", ".join([member.name for member in archives[:3]] + others[:3])
-            raise UserError(f"{source.where}: {EXPECTED}, found {listing}; leave one of them there")
-        (archive,), skipped = archives, source.skipped
-        if nested > 1:
-            raise UserError(f"{archive.label}: an archive in an archive in an archive; unpack it")
-        file = archive.open() if nested == 0 else _unpacked(archive, scratch)
-        stack.enter_context(file)
-        name = PurePosixPath(archive.name).name
-        for suffix in members.SUFFIXES:
-            if name.lower().endswith(suffix):
-                name = name[: -len(suffix)]
-                break
-        inside = members.of_archive(file, archive.name, archive.label, scratch)
-        source = _sorted_out(inside, archive.label, name)
-        source.packed = archive.packed
-        source.skipped = skipped + source.skipped
-        nested += 1
-    if not source.images and not source.idx:
-        listing = ", ".join(source.skipped[:5]) or "nothing"
-        raise UserError(f"{source.where}: {EXPECTED}, found {listing}")
-    return source
-
-
-def _top(found: list[Member]) -> str:
-    """The folder that all files are in; "" if there is none."""
-    tops = {PurePosixPath(member.name).parts[0] for member in found if "/" in member.name}
-    return tops.pop() if len(tops) == 1 and all("/" in member.name for member in found) else ""
-
-
-def _unpacked(archive: Member, scratch: Path) -> IO[bytes]:
-    """An unnamed file in `scratch` with the bytes of an archive that lies in another."""
-    spool = Spool(scratch)
-    with archive.open() as file:
-        chunks = members.inflated(file, members.MAX_TOTAL_BYTES, archive.label, archive.packed)
-        for chunk in chunks:
-            spool.add(chunk)
-    spool.file.seek(0)
-    return spool.file
-
-
-def _sorted_out(found: list[Member], where: str, name: str) -> _Source:
-    """The files by kind. Archives are among the images. Raises UserError for any other file."""
-    source = _Source(where, name, sum(member.packed for member in found))
-    for member in found:
-        path = PurePosixPath(member.name)
-        lower = path.name.lower()
-        if any(part.startswith(".") for part in path.parts) or "__MACOSX" in path.parts:
-            source.skipped.append(member.name)
-        elif lower == "dataset.json":
-            source.listing = member
-        elif path.suffix.lower() in SKIPPED_SUFFIXES or lower in SKIPPED_NAMES:
-            source.skipped.append(member.name)
-        elif idx.is_idx(path.name):
-            source.idx.append(member)
-        elif lower.endswith(IMAGES) or members.is_archive(lower):
-            source.images.append(member)
-        else:
-            raise UserError(
-                f"{member.label} is neither an image nor an archive; {EXPECTED}; move it elsewhere"
-            )
-    return source
-
-
 # --- IDX files -----------------------------------------------------------------------------------
 
 
-def _read_idx(source: _Source, settings: Unpack, scratch: Path) -> tuple[Dataset, list[str]]:
+def _read_idx(source: Source, settings: Unpack, scratch: Path) -> tuple[Dataset, list[str]]:
     """Read the four IDX files. Raises UserError if they do not fit together."""
     name, files = idx.choose(source.idx, source.where)
     arrays = [idx.read(file, 3 if i % 2 == 0 else 1, scratch) for i, file in enumerate(files)]
@@ -220,7 +125,7 @@ def _read_idx(source: _Source, settings: Unpack, scratch: Path) -> tuple[Dataset
 
 
 def _idx_images(
-    source: _Source, images: Tensor, labels: Tensor, settings: Unpack, scratch: Path
+    source: Source, images: Tensor, labels: Tensor, settings: Unpack, scratch: Path
 ) -> Tensor:
     """Images (N, H, W) as (N, 1, S, S), resized if `settings` say so. Raises UserError."""
     if len(images) != len(labels):
@@ -245,7 +150,7 @@ def _batches(images: Tensor) -> Iterator[Tensor]:
 # --- images --------------------------------------------------------------------------------------
 
 
-def _read_images(source: _Source, settings: Unpack, scratch: Path) -> tuple[Dataset, list[str]]:
+def _read_images(source: Source, settings: Unpack, scratch: Path) -> tuple[Dataset, list[str]]:
     """Read images in the order of their names."""
     if len(source.images) < FEWEST:
         raise UserError(
@@ -272,7 +177,7 @@ def _read_images(source: _Source, settings: Unpack, scratch: Path) -> tuple[Data
     return Dataset(name, mark, parts[0], labels[~held], parts[1], labels[held], names), notes
 
 
-def _arranged(source: _Source, settings: Unpack) -> Layout:
+def _arranged(source: Source, settings: Unpack) -> Layout:
     """Split and classes. Raises UserError if the names of the images give none."""
     names = [member.name for member in source.images]
     try:
@@ -291,7 +196,7 @@ def _notes(layout: Layout, settings: Unpack, converted: Counter[str]) -> list[st
     return notes
 
 
-def _listed(source: _Source) -> dict[str, int] | None:
+def _listed(source: Source) -> dict[str, int] | None:
     """Labels by name from dataset.json of StyleGAN's layout; None if there are none.
 
     Raises UserError, without the file's folder, if it is damaged.
@@ -384,7 +289,7 @@ class _Pixels:
 
 
 def _decoded(
-    source: _Source, files: list[Member], held: Tensor, settings: Unpack, scratch: Path
+    source: Source, files: list[Member], held: Tensor, settings: Unpack, scratch: Path
 ) -> tuple[tuple[Tensor, Tensor], Counter[str]]:
     """The images, kept and held out: (N, C, H, W) uint8, one channel if none has colour.
 
@@ -415,7 +320,7 @@ def _channels_first(array: np.ndarray) -> Tensor:
     return image[None] if image.ndim == 2 else image.permute(2, 0, 1)
 
 
-def _check_pixels(source: _Source, count: int, side: int) -> None:
+def _check_pixels(source: Source, count: int, side: int) -> None:
     """Raises UserError if the archive unpacks to too many bytes of pixels for its size."""
     limit = min(members.MAX_TOTAL_BYTES, FREE_PIXELS + MAX_PIXEL_RATIO * source.packed)
     if count * side * side * 3 > limit:

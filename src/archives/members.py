@@ -45,9 +45,13 @@ class Member:
             raise UserError(
                 f"{self.label} has {self.size} bytes; at most {MAX_MEMBER_BYTES} are accepted"
             )
+        return b"".join(self.chunks(MAX_MEMBER_BYTES))
+
+    def chunks(self, limit: int) -> Iterator[bytes]:
+        """Yield at most `limit` bytes of the file. Raises UserError if it cannot be read."""
         try:
             with self.open() as file:
-                return b"".join(inflated(file, MAX_MEMBER_BYTES, self.label, self.packed))
+                yield from inflated(file, limit, self.label, self.packed)
         except (UserError, MemoryError):
             raise
         except Exception as error:  # zipfile, tarfile and zlib raise many types of errors
