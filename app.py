@@ -18,6 +18,7 @@ from streamlit.delta_generator import DeltaGenerator
 from torch import Tensor
 
 from src import model_file, params
+from src.common.dataset import names_of_classes
 from src.common.errors import UserError, printable
 from src.demo import trajectory
 from src.demo.request import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS, Request
@@ -121,8 +122,8 @@ def class_names(models: dict[str, Path]) -> list[str]:
         denoiser, about = open_model(models[name if name in models else default_model(models)])
     except (UserError, OSError):
         return []
-    numbers = [str(number) for number in range(denoiser.config.unet.classes)]
-    return (model_file.class_names(about) or numbers) if numbers else []
+    classes = denoiser.config.unet.classes
+    return names_of_classes(about.get("class_names"), classes) if classes else []
 
 
 def default_model(models: dict[str, Path]) -> str:

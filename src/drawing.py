@@ -11,7 +11,7 @@ from threading import Event
 import torch
 from torch import Tensor
 
-from .common.dataset import to_pixels
+from .common.dataset import names_of_classes, to_pixels
 from .common.errors import UserError, user_errors
 from .common.randomness import ImageNoise, generator
 from .diffusion.denoiser import Denoiser
@@ -166,8 +166,8 @@ def choose_labels(
         return None
     if classes is None:
         return draw_classes(counts, seed, range(1, count + 1))
-    names = names or [str(number) for number in range(len(counts))]
-    chosen = torch.tensor([_number(name, names) for name in classes])
+    named = names_of_classes(names, len(counts))
+    chosen = torch.tensor([_number(name, named) for name in classes])
     return chosen.repeat(-(-count // len(classes)))[:count]
 
 

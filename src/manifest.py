@@ -7,6 +7,7 @@ from pathlib import Path
 
 from . import provenance
 from .common import artifact, reports
+from .common.dataset import names_of_classes
 from .common.errors import UserError
 from .common.schema import parse
 from .diffusion.samplers import Sampler
@@ -55,6 +56,11 @@ class Manifest:
     classes: int  # of the model; 0: unconditional
     labels: list[int] | None  # the class of each image
     class_names: list[str] | None = None  # None: their numbers
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the classes; their numbers if they have none."""
+        return names_of_classes(self.class_names, self.classes)
 
     def save(self, path: str | Path) -> None:
         """Write JSON. The sampler's fields are keys next to the others."""

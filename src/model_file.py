@@ -106,11 +106,6 @@ def _check_classes(about: About, classes: int) -> None:
         )
 
 
-def class_names(about: dict) -> list[str]:
-    """The names of the classes that a model was trained with; their numbers if they have none."""
-    return about.get("class_names") or [str(i) for i in range(len(about["class_counts"]))]
-
-
 def open_model(
     path: str | Path, precision: Literal["auto", "float32", "bfloat16"]
 ) -> tuple[Denoiser, dict]:

@@ -54,6 +54,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Name = Annotated[str, Field(min_length=1, max_length=1000)]
 Interval = Annotated[tuple[Float, Float], BeforeValidator(_read_pair), AfterValidator(_ascending)]
 Precision = Literal["auto", "float32", "bfloat16"]
+Labels = Literal["auto", "folders", "none"]
+Split = Literal["auto", "random"]
+Background = Literal["black", "white"]
 
 
 class Section(BaseModel):
@@ -68,10 +71,10 @@ class Section(BaseModel):
 class Unpack(Section):
     heldout: Annotated[Float, Field(gt=0, lt=1)]
     seed: Seed
-    labels: Literal["auto", "folders", "none"]
-    split: Literal["auto", "random"]
+    labels: Labels
+    split: Split
     size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None
-    background: Literal["black", "white"]
+    background: Background
 
 
 class Model(Section):

@@ -40,8 +40,7 @@ def main() -> None:
     floor = f"real held-out images: {fid['fd_digits_floor_heldout']:.2f}"
     scores = f"{note}\nfd_digits {fid['fd_digits']:.2f} ({floor})"
     per_class = p.figures.grid_per_class
-    names = drawn.class_names or [str(number) for number in range(drawn.classes)]
-    figure = figures.samples_by_class(generated, labels, names, per_class, scores)
+    figure = figures.samples_by_class(generated, labels, drawn.names, per_class, scores)
     save(figure, "figures/samples_by_class.png", dpi)
 
     curve = provenance.table("plots/learning_curve.csv", figures.CURVE)

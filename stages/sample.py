@@ -32,7 +32,7 @@ def main() -> None:
             "which is off"
         )
     counts = about["class_counts"] if model.conditional else []
-    names = model_file.class_names(about)
+    names = about.get("class_names")
     labels = drawing.choose_labels(settings.classes, counts, settings.seed, settings.count, names)
     job = Job(model, sampler, settings, labels, KEPT_TRAJECTORIES)
     digest = artifact.digest(MODEL)

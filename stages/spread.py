@@ -33,7 +33,7 @@ def main() -> None:
     model, about = model_file.open_model("models/model.safetensors", p.sample.precision)
     sampler = drawing.fitted(p.sample.sampler, model)
     counts = about["class_counts"] if model.conditional else []
-    names = model_file.class_names(about)
+    names = about.get("class_names")
     measured: dict[str, Any] = {**first, **quality}
     rows = [{"seed": p.sample.seed} | {name: measured[name] for name in SCORES}]
     seeds = range(p.sample.seed + 1, p.sample.seed + p.spread.seeds)

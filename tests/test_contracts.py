@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from fnmatch import fnmatch
+from itertools import pairwise
 from pathlib import Path
 
 import networkx
@@ -502,10 +503,18 @@ def test_data_dvc_pins_canonical_mnist():
     assert pin["nfiles"] == 4 and pin["size"] == 11_594_722
 
 
+def hashes() -> str:
+    return (ROOT / "hashes.txt").read_text()
+
+
 def test_every_pin_but_those_of_torch_has_hashes():
     pins = (ROOT / "constraints.txt").read_text().splitlines()
-    lines = (ROOT / "hashes.txt").read_text().splitlines()
-    hashed = [line.removesuffix(" \\") for line in lines if line[:1].isalpha()]
+    pairs = pairwise(hashes().splitlines())
+    hashed = [
+        line.removesuffix(" \\")
+        for line, after in pairs
+        if line[:1].isalpha() and after.strip().startswith("--hash=sha256:")
+    ]
     builds = [pin for pin in pins if pin.startswith(("torch==", "torchvision=="))]
     assert sorted(hashed + builds) == sorted(pins) and len(builds) == 2
 
@@ -514,3 +523,4 @@ def test_no_file_of_the_repository_names_an_index_or_a_path_of_some_machine():
     text = (ROOT / "constraints.txt").read_text()
     assert "://" not in text and "--" not in text and "@" not in text
     assert all("==" in line for line in text.splitlines() if line.strip())
+    assert not re.search("://|@|--(?!hash=sha256:)", re.sub("(?m)^#.*", "", hashes()))

@@ -163,7 +163,7 @@ def test_a_manifest_of_another_format_version_is_refused(tmp_path, version):
 def test_names_of_classes_are_kept_in_model_and_manifest(tmp_path):
     names = [*"abcdefghi", "$5_$10"]
     model_file.save(denoiser(), path := tmp_path / "model", ABOUT | {"class_names": names})
-    assert model_file.class_names(model_file.load(path)[1]) == names
+    assert model_file.load(path)[1]["class_names"] == names
     for wrong in (names[1:], ["a"] * 10, "abcdefghij", [1] * 10):
         model_file.save(denoiser(), path, ABOUT | {"class_names": wrong})
         with pytest.raises(UserError, match="class_names"):

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import io
 import warnings
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..common.dataset import MAX_SIDE
 from ..common.errors import UserError
+from ..params import Background
 
-Background = Literal["black", "white"]
 MAX_SOURCE_SIDE = 16_384  # pixels, of an image to resize
 
 

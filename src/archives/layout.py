@@ -7,12 +7,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Literal
 
 from ..common.errors import UserError
+from ..params import Labels, Split
 
-Labels = Literal["auto", "folders", "none"]
-Split = Literal["auto", "random"]
 PARTS = {
     "train": "train",
     "training": "train",

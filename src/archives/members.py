@@ -7,7 +7,7 @@ import io
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -73,6 +73,15 @@ def inflated(
                 f"{label} unpacks to more than {MAX_RATIO} times its {packed} bytes; {AGAIN}"
             )
         yield chunk
+
+
+def spooled(chunks: Iterable[bytes], scratch: Path) -> IO[bytes]:
+    """An unnamed file in `scratch` with these bytes, at its beginning."""
+    spool = Spool(scratch)
+    for chunk in chunks:
+        spool.add(chunk)
+    spool.file.seek(0)
+    return spool.file
 
 
 def is_archive(name: str) -> bool:
@@ -192,11 +201,7 @@ def _unzipped(file: IO[bytes], label: str, scratch: Path) -> IO[bytes]:
     """An unnamed file in `scratch` with what the gzipped `file` holds."""
     packed = file.seek(0, 2)
     file.seek(0)
-    spool = Spool(scratch)
-    for chunk in inflated(gzip.GzipFile(fileobj=file), MAX_TOTAL_BYTES, label, packed):
-        spool.add(chunk)
-    spool.file.seek(0)
-    return spool.file
+    return spooled(inflated(gzip.GzipFile(fileobj=file), MAX_TOTAL_BYTES, label, packed), scratch)
 
 
 class _SmallReads:

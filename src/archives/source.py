@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from ..common.errors import UserError
-from ..common.mapped import Spool
 from . import idx, members
 from .members import Member
 
@@ -49,7 +47,10 @@ def find(folder: Path, scratch: Path, stack: contextlib.ExitStack) -> Source:
             raise UserError(f"{source.where}: {EXPECTED}, found {listing}; leave one of them there")
         if nested > 1:
             raise UserError(f"{archive.label}: an archive in an archive in an archive; unpack it")
-        file = archive.open() if nested == 0 else _unpacked(archive, scratch)
+        if nested == 0:
+            file = archive.open()
+        else:
+            file = members.spooled(archive.chunks(members.MAX_TOTAL_BYTES), scratch)
         stack.enter_context(file)
         name = PurePosixPath(archive.name).name
         for suffix in members.SUFFIXES:
@@ -76,15 +77,6 @@ def _top(found: list[Member]) -> str:
     """The folder that all files are in; "" if there is none."""
     tops = {PurePosixPath(member.name).parts[0] for member in found if "/" in member.name}
     return tops.pop() if len(tops) == 1 and all("/" in member.name for member in found) else ""
-
-
-def _unpacked(archive: Member, scratch: Path) -> IO[bytes]:
-    """An unnamed file in `scratch` with the bytes of an archive that lies in another."""
-    spool = Spool(scratch)
-    for chunk in archive.chunks(members.MAX_TOTAL_BYTES):
-        spool.add(chunk)
-    spool.file.seek(0)
-    return spool.file
 
 
 def _sorted_out(found: list[Member], where: str, name: str) -> Source:

@@ -46,12 +46,12 @@ class Dataset:
     @property
     def names(self) -> list[str]:
         """The names of the classes; their numbers if they have none; [] without labels."""
-        return list(self.class_names or map(str, range(self.classes)))
+        return names_of_classes(self.class_names, self.classes)
 
     @property
     def named(self) -> bool:
         """Whether the names of the classes are more than their numbers."""
-        return self.names != [str(number) for number in range(self.classes)]
+        return self.names != names_of_classes(None, self.classes)
 
     @property
     def image_size(self) -> int:
@@ -69,6 +69,11 @@ class Dataset:
     def describe(self) -> dict:
         """The data set's name and fingerprint. Every metrics file has them."""
         return {"dataset": self.name, "dataset_fingerprint": self.fingerprint}
+
+
+def names_of_classes(names: Iterable[str] | None, classes: int) -> list[str]:
+    """`names`; if there are none, the numbers of the classes."""
+    return list(names or map(str, range(classes)))
 
 
 def fingerprint(shape: tuple[int, ...], images: Iterable[Tensor], labels: Tensor | None) -> str:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from pytorch_fid.inception import InceptionV3
 
 DIMS = 2048
-# pytorch-fid states the first 8 digits, in the file's name. Ten public projects that keep this file
-# state all 64, and agree.
+# pytorch-fid states the first 8 digits, in the file's name. Several public projects that keep this
+# file state all 64, and agree.
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 CPU_IMAGES_PER_SECOND = 17  # on two cores; for the estimate in a message
 
