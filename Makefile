@@ -64,8 +64,9 @@ soak: install  ## kill every stage at 20 random moments and compare the results 
 	python -m tools.soak --report benchmarks/results/soak.json
 
 .PHONY: fuzz
-fuzz: install  ## give every reader of files 20,000 damaged ones (hours)
-	python -m tools.fuzz --report benchmarks/results/fuzz.json
+fuzz: install  ## look for files that break a reader, 15 minutes each (hours; Linux)
+	$(INSTALL) fuzz
+	python -m tools.guided --report benchmarks/results/fuzz.json
 
 .PHONY: lint
 lint: install  ## check form (ruff) and types (mypy)

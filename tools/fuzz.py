@@ -1,13 +1,11 @@
-"""`python -m tools.fuzz [--examples 20000] [--report FILE]`: give every reader damaged files.
+"""Readers of files from outside, and damaged files for them.
 
-A reader must read any bytes or raise a UserError that names the file, within MEMORY. Hypothesis
-replaces, removes and inserts bytes in a valid file, and makes up files of random bytes. The report
-counts the files that each reader read and refused.
+A reader must read any bytes or raise a UserError that names the file, within MEMORY. Tests call
+`attack`, with damaged files that hypothesis makes. tools/guided.py looks for more.
 """
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import io
 import resource
@@ -29,13 +27,12 @@ from PIL import Image
 from src import archives, classifier, model_file, params, provenance
 from src.archives import idx, members
 from src.archives.decode import decode
-from src.common import dataset, reports
+from src.common import dataset
 from src.common.errors import UserError
 from src.diffusion.denoiser import Denoiser, DenoiserConfig
 from src.diffusion.schedule import ScheduleConfig
 from src.diffusion.unet import UNetConfig
 from src.measure import frechet
-from tools.machine import describe
 
 ROOT = Path(__file__).parent.parent
 ABOUT = {"dataset": "own", "dataset_fingerprint": "0" * 12, "class_counts": [1] * 10}
@@ -226,10 +223,27 @@ READERS = {
 }
 
 
-def attack(reader: str, folder: Path, examples: int, derandomize: bool = False) -> Counter[str]:
+def give(target: Reader, path: Path, content: bytes) -> str:
+    """Give a reader a file with this content. Returns whether it was "read" or "refused".
+
+    Raises AssertionError if the UserError does not name the file or speaks of memory, and whatever
+    else the reader raises.
+    """
+    path.write_bytes(content)
+    try:
+        with little_memory():
+            target.read(path)
+        return "read"
+    except UserError as error:
+        if target.file not in str(error) or lacks_memory(error):
+            raise AssertionError(f"refused with {error}") from None
+        return "refused"
+
+
+def attack(reader: str, folder: Path, examples: int) -> Counter[str]:
     """Give a reader its valid file, then `examples` damaged ones, as files in `folder`.
 
-    Returns how many were "read" and "refused". `derandomize` repeats the same examples each time.
+    Returns how many were "read" and "refused". The examples are the same each time.
 
     Raises AssertionError if the reader raises anything but a UserError, if the error does not name
     the file, or if the reader requests too much memory. The message has the smallest example that
@@ -241,7 +255,7 @@ def attack(reader: str, folder: Path, examples: int, derandomize: bool = False) 
 
     @settings(
         max_examples=examples,
-        derandomize=derandomize,
+        derandomize=True,
         deadline=None,
         database=None,
         report_multiple_bugs=False,
@@ -249,15 +263,7 @@ def attack(reader: str, folder: Path, examples: int, derandomize: bool = False) 
     )
     @given(st.one_of(EDITS.map(lambda edits: damaged(right, edits)), st.binary(max_size=200)))
     def attempt(content: bytes) -> None:
-        path.write_bytes(content)
-        try:
-            with little_memory():
-                target.read(path)
-            counts["read"] += 1
-        except UserError as error:
-            counts["refused"] += 1
-            if target.file not in str(error) or lacks_memory(error):
-                raise AssertionError(f"refused with {error}") from None
+        counts[give(target, path, content)] += 1
 
     path.write_bytes(right)
     target.read(path)
@@ -266,24 +272,3 @@ def attack(reader: str, folder: Path, examples: int, derandomize: bool = False) 
     except Exception as error:
         raise AssertionError(f"{reader}: {type(error).__name__}: {error}") from error
     return counts
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--examples", type=int, default=20_000, help="damaged files per reader")
-    parser.add_argument("--report", type=Path, help="write the counts to this JSON file")
-    arguments = parser.parse_args()
-    about, results = describe(), {}
-    for reader in READERS:
-        with tempfile.TemporaryDirectory() as folder:
-            counts = attack(reader, Path(folder), arguments.examples)
-        results[reader] = dict(sorted(counts.items()))
-        print(f"{reader}: {results[reader]}", flush=True)
-        if arguments.report:
-            reports.write_json(arguments.report, about | {"readers": results})
-
-
-if __name__ == "__main__":
-    main()
