@@ -57,6 +57,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 Labels = Literal["auto", "folders", "none"]
 Split = Literal["auto", "random"]
 Background = Literal["black", "white"]
+Transpose = Literal["auto", "always", "never"]
 
 
 class Section(BaseModel):
@@ -75,6 +76,7 @@ class Unpack(Section):
     split: Split
     size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None
     background: Background
+    transpose: Transpose
 
 
 class Model(Section):

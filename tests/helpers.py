@@ -28,7 +28,13 @@ IDX_FILES = {
 
 def unpack_settings(**changes) -> Unpack:
     values: dict = dict(
-        heldout=0.5, seed=0, labels="auto", split="auto", size=None, background="black"
+        heldout=0.5,
+        seed=0,
+        labels="auto",
+        split="auto",
+        size=None,
+        background="black",
+        transpose="auto",
     )
     return Unpack(**values | changes)
 

@@ -618,10 +618,17 @@ def test_emnist_is_turned_upright_and_may_have_any_classes(tmp_path):
     data = read_archive(folder)
     assert np.array_equal(data.images[:, 0].numpy(), pictures(20).transpose(0, 2, 1))
     assert data.names == [str(n) for n in range(1, 11)] and data.labels[:3].tolist() == [0, 1, 2]
-    assert data.name == "emnist-letters" and "upright" in described(folder)
+    assert data.name == "emnist-letters" and "EMNIST is upright then" in described(folder)
+    lying = read_archive(folder, transpose="never")
+    assert np.array_equal(lying.images[:, 0].numpy(), pictures(20))
     (folder / "emnist-digits-train-images-idx3-ubyte").write_bytes(b"")
     with pytest.raises(UserError, match="IDX files of several data sets"):
         read_archive(folder)
+
+
+def test_idx_files_of_any_name_are_transposed_if_asked(tmp_path):
+    data = read_archive(make_idx(tmp_path / "data"), transpose="always")
+    assert np.array_equal(data.images[:, 0].numpy(), pictures(20).transpose(0, 2, 1))
 
 
 def test_half_of_the_idx_files_are_named(tmp_path):

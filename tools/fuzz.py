@@ -172,7 +172,13 @@ def dataset_bytes() -> bytes:
 
 
 UNPACK = params.Unpack(
-    heldout=0.5, seed=0, labels="auto", split="auto", size=None, background="black"
+    heldout=0.5,
+    seed=0,
+    labels="auto",
+    split="auto",
+    size=None,
+    background="black",
+    transpose="auto",
 )
 
 

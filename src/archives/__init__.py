@@ -99,9 +99,11 @@ def _read_idx(source: Source, settings: Unpack, scratch: Path) -> tuple[Dataset,
     arrays = [idx.read(file, 3 if i % 2 == 0 else 1, scratch) for i, file in enumerate(files)]
     images, labels, heldout_images, heldout_labels = arrays
     notes = []
-    if name.lower().startswith("emnist"):
-        images, heldout_images = idx.upright(images, scratch), idx.upright(heldout_images, scratch)
-        notes.append("EMNIST's files have rows and columns exchanged; its images are upright here")
+    emnist = name.lower().startswith("emnist")
+    if settings.transpose == "always" or (settings.transpose == "auto" and emnist):
+        images = idx.transposed(images, scratch)
+        heldout_images = idx.transposed(heldout_images, scratch)
+        notes.append("exchanged rows and columns (unpack.transpose); EMNIST is upright then")
     images = _idx_images(source, images, labels, settings, scratch)
     heldout_images = _idx_images(source, heldout_images, heldout_labels, settings, scratch)
     if images.shape[1:] != heldout_images.shape[1:]:

@@ -93,8 +93,8 @@ def read(member: Member, dims: int, scratch: str | Path) -> Tensor:
     return spool.tensor(shape)
 
 
-def upright(images: Tensor, scratch: str | Path) -> Tensor:
-    """Images (N, H, W) with rows and columns exchanged: EMNIST's files have them so."""
+def transposed(images: Tensor, scratch: str | Path) -> Tensor:
+    """Images (N, H, W) as (N, W, H): with rows and columns exchanged."""
     spool = Spool(scratch)
     for batch in images.split(1024):
         spool.add(batch.transpose(1, 2))
