@@ -176,6 +176,12 @@ def test_too_few_images_to_hold_some_out_are_refused():
     assert archives.split(4, torch.tensor([0, 0, 1, 1]), 0.01, seed=0).sum() == 2
 
 
+def test_an_archive_with_one_image_of_each_class_is_named(tmp_path):
+    make_zip(tmp_path / "data", {f"{i}/x.png": png(x) for i, x in enumerate(pictures(4))})
+    with pytest.raises(UserError, match=r"\.zip: 4 images are too few"):
+        read_archive(tmp_path / "data")
+
+
 def test_what_desktops_leave_in_archives_is_passed_over(tmp_path):
     members = {f"d/{i}.png": png(x) for i, x in enumerate(pictures(4))}
     junk = {"d/": b"", "__MACOSX/d/._0.png": b"junk", "d/.DS_Store": b"junk"}

@@ -342,6 +342,17 @@ def test_data_as_a_link_and_a_folder_without_git_are_named(here, tmp_path, monke
         get_data.check_repository()
 
 
+def test_a_file_that_the_cache_could_not_take_is_an_error(here, monkeypatch, capsys):
+    get_data.get("digits")
+    md5 = hashlib.md5((here / "data" / get_data.DIGITS).read_bytes()).hexdigest()
+    place = here / ".dvc/cache/files/md5" / md5[:2]
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text("")  # fails as a full disk does: DVC wants a folder here
+    monkeypatch.setattr("sys.argv", ["get_data", "digits"])
+    assert get_data.main() == 1
+    assert "could not add data/ to its cache: ERROR: failed to transfer" in capsys.readouterr().err
+
+
 def test_the_reason_of_dvc_is_shown(here, monkeypatch, capsys):
     get_data.get("digits")
     (here / ".dvc/config").write_text("[core")

@@ -60,15 +60,20 @@ def main() -> int:
         check_repository()
         mend_lock()
         print(f"data: {get(arguments[0] if arguments else None)}")
-    except (UserError, OSError) as error:  # such as a full disk
+    except UserError as error:
         print(f"data: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # such as a full disk
+        print(f"data: {error}; new files go to .scratch/, then to data/", file=sys.stderr)
         return 1
     # Add data/ to DVC's cache, so that experiments in other folders find it. For MNIST, data.dvc
     # stays as it is in git.
     committed = dvc("commit", "--force", "data.dvc")
-    if committed.returncode:
+    # DVC ends with 0 where its cache has no space for some files.
+    if committed.returncode or "ERROR:" in committed.stderr:
         print(f"data: DVC could not add data/ to its cache: {reason(committed)}", file=sys.stderr)
-    return committed.returncode
+        return 1
+    return 0
 
 
 def check_repository() -> None:

@@ -16,6 +16,7 @@ import sys
 import zlib
 from pathlib import Path
 
+os.environ["TQDM_DISABLE"] = "1"  # no bars
 import atheris
 
 LIBRARIES = ("PIL", "numpy.lib", "ruamel", "safetensors", "src", "tarfile", "zipfile")
@@ -91,7 +92,7 @@ def main() -> None:
     parser.add_argument("--report", type=Path, help="write the counts to this JSON file")
     arguments = parser.parse_args()
     about = describe() | {"minutes_per_reader": arguments.minutes}
-    found = {}
+    found, broken = {}, []
     for reader in arguments.readers:
         folder = SCRATCH / reader.replace(" ", "_")
         process = multiprocessing.get_context("fork").Process(
@@ -100,12 +101,15 @@ def main() -> None:
         process.start()
         process.join()
         log = (folder / "log").read_text(errors="replace")
-        if process.exitcode:
-            raise SystemExit(f"{reader}: a file breaks it; see {folder}/\n{log[-4000:]}")
         found[reader] = results(log)
         print(f"{reader}: {found[reader]}", flush=True)
+        if process.exitcode:
+            broken.append(reader)
+            print(f"a file breaks {reader}; see {folder}/\n{log[-2000:]}", flush=True)
     if arguments.report:
-        reports.write_json(arguments.report, about | {"readers": found})
+        reports.write_json(arguments.report, about | {"readers": found, "broken": broken})
+    if broken:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

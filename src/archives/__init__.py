@@ -167,7 +167,10 @@ def _read_images(source: Source, settings: Unpack, scratch: Path) -> tuple[Datas
         if (~held).sum() < 2 or held.sum() < 2:
             raise UserError(f"{source.where}: expected 2 or more images in each part; add some")
     else:
-        held = split(len(layout.names), labels, settings.heldout, settings.seed)
+        try:
+            held = split(len(layout.names), labels, settings.heldout, settings.seed)
+        except UserError as error:
+            raise UserError(f"{source.where}: {error}") from None
     chosen = [files[name] for name in layout.names]
     parts, converted = _decoded(source, chosen, held, settings, scratch)
     mark = fingerprint((len(held), *parts[0].shape[1:]), _in_order(parts, held), labels)
