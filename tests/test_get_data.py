@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import os
 import re
+import resource
 import shutil
 import subprocess
 import threading
@@ -12,6 +13,7 @@ from functools import partial
 
 import pytest
 
+from src.common.torchvision_remedy import torchvision
 from tests.helpers import ROOT, clone_into, commit, read_archive, run
 from tools import get_data
 
@@ -39,7 +41,7 @@ def here(repository, tmp_path, monkeypatch):
     monkeypatch.delenv("MNIST_MIRROR", raising=False)
     monkeypatch.setattr(get_data, "mnist_files", lambda: FAKE_MD5S)
     unreachable = ["http://127.0.0.1:9/nothing-listens-here"]
-    monkeypatch.setattr("torchvision.datasets.MNIST.mirrors", unreachable)
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", unreachable)
     return folder
 
 
@@ -344,12 +346,14 @@ def test_data_as_a_link_and_a_folder_without_git_are_named(here, tmp_path, monke
 
 def test_a_file_that_the_cache_could_not_take_is_an_error(here, monkeypatch, capsys):
     get_data.get("digits")
-    md5 = hashlib.md5((here / "data" / get_data.DIGITS).read_bytes()).hexdigest()
-    place = here / ".dvc/cache/files/md5" / md5[:2]
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text("")  # fails as a full disk does: DVC wants a folder here
     monkeypatch.setattr("sys.argv", ["get_data", "digits"])
-    assert get_data.main() == 1
+    size = (here / "data" / get_data.DIGITS).stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size - 1, limits[1]))  # fails as a full disk does
+    try:
+        assert get_data.main() == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "could not add data/ to its cache: ERROR: failed to transfer" in capsys.readouterr().err
 
 
