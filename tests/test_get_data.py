@@ -125,12 +125,15 @@ def test_a_url_as_mirror(here, mirror, nothing_in_dvc, monkeypatch):
     assert held() == sorted(FAKE)
 
 
-class Trickle(http.server.BaseHTTPRequestHandler):
-    """Sends a byte now and then, without end."""
+class TricklingBody(http.server.BaseHTTPRequestHandler):
+    """Sends a byte of the file now and then, without end."""
 
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
+        self.trickle()
+
+    def trickle(self):
         with contextlib.suppress(OSError):
             while True:
                 self.wfile.write(b"x")
@@ -140,13 +143,22 @@ class Trickle(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def test_a_mirror_that_trickles_is_given_up(here, nothing_in_dvc, monkeypatch):
+class TricklingHeaders(TricklingBody):
+    """Sends a byte of the headers now and then, without end."""
+
+    def do_GET(self):
+        self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+        self.trickle()
+
+
+@pytest.mark.parametrize("handler", [TricklingBody, TricklingHeaders])
+def test_a_mirror_that_trickles_is_given_up(here, nothing_in_dvc, monkeypatch, handler):
     monkeypatch.setattr(get_data, "DEADLINE", 0.1)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Trickle) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, daemon=True).start()
         monkeypatch.setenv("MNIST_MIRROR", f"http://127.0.0.1:{server.server_port}/")
-        with pytest.raises(get_data.UserError, match=r"only \d+ bytes within 0\.1 seconds"):
+        with pytest.raises(get_data.UserError, match=r"not there within 0\.1 seconds"):
             get_data.get(None)
         server.shutdown()
 

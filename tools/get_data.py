@@ -11,10 +11,11 @@ import hashlib
 import io
 import json
 import os
+import queue
 import shutil
 import subprocess
 import sys
-import time
+import threading
 import urllib.request
 import zipfile
 from http.client import HTTPException
@@ -342,14 +343,24 @@ def fetch(base: str, name: str, md5: str) -> bytes:
 
 def download(url: str) -> bytes:
     """At most MAX_BYTES of a URL. Raises OSError after DEADLINE, even if bytes trickle in."""
-    end, parts, total = time.monotonic() + DEADLINE, [], 0
-    with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
-        while total < MAX_BYTES and (part := response.read1(MAX_BYTES - total)):
-            parts.append(part)
-            total += len(part)
-            if time.monotonic() > end:
-                raise TimeoutError(f"only {total} bytes within {DEADLINE} seconds")
-    return b"".join(parts)
+    outcome: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+
+    def receive() -> None:
+        try:
+            with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+                outcome.put(response.read(MAX_BYTES))
+        except Exception as error:
+            outcome.put(error)
+
+    # A timeout of sockets ends no answer whose bytes trickle in, and the headers are read at once.
+    threading.Thread(target=receive, daemon=True).start()
+    try:
+        got = outcome.get(timeout=DEADLINE)
+    except queue.Empty:
+        raise TimeoutError(f"not there within {DEADLINE} seconds") from None
+    if isinstance(got, Exception):
+        raise got
+    return got
 
 
 def write_digits(path: Path) -> None:
