@@ -1,3 +1,4 @@
+import errno
 import math
 import os
 import time
@@ -81,6 +82,15 @@ def test_worker_processes_that_send_no_batch_are_an_error(data, settings, monkey
     monkeypatch.setattr(Batches, "__getitem__", failure)
     complaint = r"train\.workers: a batch did not arrive .*train\.workers to 0"
     with pytest.raises(UserError, match=complaint):
+        trained(data, change(settings, workers=1))
+
+
+def test_worker_processes_that_cannot_start_are_an_error(data, settings, monkeypatch):
+    def full(loader):  # as with a /dev/shm of a few KiB
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("src.training.trainer.DataLoader.__iter__", full)
+    with pytest.raises(UserError, match=r"train\.workers: a batch did not arrive .*/dev/shm"):
         trained(data, change(settings, workers=1))
 
 

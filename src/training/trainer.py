@@ -146,19 +146,16 @@ class Trainer:
 
     def _loaded(self, loader: DataLoader) -> Iterator[dict[str, Tensor]]:
         """Yield the loader's batches. Raises UserError if its worker processes fail."""
-        batches = iter(loader)
-        for _ in range(len(loader)):
-            try:
-                batch = next(batches)
-            except RuntimeError as error:
-                if not self.settings.workers:
-                    raise
-                raise UserError(
-                    f"train.workers: a batch did not arrive ({error}). The worker processes send "
-                    f"batches through /dev/shm: make it larger (docker run --shm-size=1g), or set "
-                    f"train.workers to 0"
-                ) from None
-            yield batch
+        try:
+            yield from loader
+        except (OSError, RuntimeError) as error:
+            if not self.settings.workers:
+                raise
+            raise UserError(
+                f"train.workers: a batch did not arrive ({error}). The worker processes send "
+                f"batches through /dev/shm: make it larger (docker run --shm-size=1g), or set "
+                f"train.workers to 0"
+            ) from None
 
     def _take(self, batch: dict[str, Tensor]) -> Step:
         """One optimiser step."""
