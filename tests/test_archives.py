@@ -16,8 +16,9 @@ from src import archives
 from src.archives import idx, layout, members
 from src.common import dataset
 from src.common.errors import UserError
-from tests import shapes
+from src.common.torchvision_remedy import torchvision
 from tests.helpers import IDX_FILES, fetch_mnist, read_archive, unpack_settings
+from tools import examples
 from tools.get_data import write_digits
 
 
@@ -357,14 +358,29 @@ def test_pixels_survive_the_conversion_to_floats_and_back():
     assert dataset.to_pixels(torch.tensor([-3.0, 5.0])).tolist() == [0, 255]
 
 
-def test_the_shapes_of_the_docs_are_an_archive_in_colour(tmp_path):
-    shapes.write(tmp_path / "data" / "shapes.zip", 30)
-    data = read_archive(tmp_path / "data", heldout=0.2)
-    assert data.images.shape == (24, 3, 32, 32) and data.heldout_images.shape == (6, 3, 32, 32)
-    assert data.classes == 3
-    assert data.images.float().std() > 20
-    shapes.write(tmp_path / "again.zip", 30)
-    assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "data" / "shapes.zip").read_bytes()
+class FewPhotographs:
+    """Stands for torchvision's CIFAR10, which downloads."""
+
+    classes = ("airplane", "automobile")
+
+    def __init__(self, root, train, download):
+        self.images = pictures(8 if train else 4, colour=True)
+
+    def __iter__(self):
+        return ((Image.fromarray(image), i % 2) for i, image in enumerate(self.images))
+
+
+def test_the_archive_of_photographs_has_their_split_and_names(tmp_path, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", FewPhotographs)
+    (tmp_path / "data").mkdir()
+    for path in (tmp_path / "data/photographs.zip", tmp_path / "again.zip"):
+        assert examples.write(path, examples.photographs(tmp_path)) == 12
+    data = read_archive(tmp_path / "data")
+    assert data.images.shape == (8, 3, 8, 8) and data.heldout_images.shape == (4, 3, 8, 8)
+    assert data.names == ["airplane", "automobile"]
+    first = data.images[data.labels == 1][0].permute(1, 2, 0).numpy()
+    assert np.array_equal(first, pictures(8, colour=True)[1])
+    assert path.read_bytes() == (tmp_path / "data/photographs.zip").read_bytes()
 
 
 @pytest.mark.parametrize("coloured", [[6, 7], [3], [0, 5]])

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import weakref
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,19 @@ from src.common.errors import UserError
 from src.common.files import save_tensors
 from src.measure import frechet, inception
 from stages.__main__ import NAMES
-from tests.helpers import ROOT, clone_into, commit, run, wait_for_checkpoint
+from tests.helpers import (
+    ROOT,
+    clone_into,
+    commit,
+    fetch_mnist,
+    read_archive,
+    run,
+    wait_for_checkpoint,
+)
 from tests.test_archives import make_zip, pictures, png
 from tests.test_inception import pictures as inception_pictures
 from tests.test_inception import pytorch_fid_value
-from tools import summary
+from tools import examples, summary
 from tools.soak import SETTINGS, TIMED
 
 pytestmark = pytest.mark.slow
@@ -615,6 +624,25 @@ def test_an_archive_of_ones_own_needs_no_change_of_code(tmp_path):
     # Six held-out images, ten noise levels.
     assert 0 < metrics(folder, "train")["heldout_loss"] < 10
     assert images.read(folder / "generated_images", 150).shape == (150, 3, 12, 12)
+
+
+@pytest.mark.mnist
+def test_the_layout_of_a_homework_runs_through_all_stages(tmp_path):
+    """MNIST as RGB PNGs in one folder, without labels."""
+    folder = clone_into(tmp_path / "clone")
+    mnist = fetch_mnist(tmp_path / "mnist")
+    (folder / "data").mkdir()
+    examples.write(folder / "data/mnist.zip", islice(examples.homework(mnist), 600))
+    set_params(folder, SMALL | {"train": SMALL["train"] | {"steps": 6}})
+    run(sys.executable, "-c", EVERY_STAGE, *NAMES, cwd=folder)
+    unpacked = dataset.load(folder / "arrays/dataset.safetensors")
+    assert unpacked.images.shape == (540, 1, 28, 28) and unpacked.labels is None
+    heldout = set(map(bytes, unpacked.heldout_images.numpy()))
+    first = read_archive(mnist).images[:600]
+    kept = torch.stack([image for image in first if bytes(image.numpy()) not in heldout])
+    assert torch.equal(unpacked.images, kept)
+    assert metrics(folder, "fid")["fd_digits"] > 0
+    assert images.read(folder / "generated_images", 150).shape == (150, 3, 28, 28)
 
 
 def test_ready_made_statistics_take_the_place_of_the_real_images(copy):
