@@ -220,3 +220,15 @@ def test_images_of_other_settings_are_refused_by_the_key(params):
             manifest.check_settings(ours, changed)
     unconditional = replace(ours, classes=0, sampler=replace(ours.sampler, guidance=1.0))
     manifest.check_settings(unconditional, settings)  # which has nothing to guide by
+
+
+def test_the_check_of_shapes_draws_no_weights(monkeypatch):
+    """On the meta device, that would import PyTorch's compiler: seconds in every process."""
+
+    def drawn(*_, **__):
+        raise AssertionError
+
+    monkeypatch.setattr(torch.Tensor, "normal_", drawn)
+    artifact.check_fit(lambda: torch.nn.Embedding(3, 4), {"weight": torch.zeros(3, 4)})
+    with pytest.raises(ValueError, match="weight: expected"):
+        artifact.check_fit(lambda: torch.nn.Embedding(3, 4), {"weight": torch.zeros(3, 5)})

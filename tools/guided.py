@@ -80,7 +80,7 @@ def results(log: str) -> dict[str, int]:
     """How many files were tried and branches reached, from what libFuzzer printed."""
     tried = re.findall(r"number_of_executed_units: (\d+)", log)
     reached = re.findall(r" cov: (\d+) ", log)
-    return {"files": int(tried[-1]), "branches": int(reached[-1])}
+    return {"files": int(tried[-1]), "branches": int(reached[-1]) if reached else 0}
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .errors import UserError
 from .files import save_tensors
@@ -71,13 +72,23 @@ def load(path: str | Path, kind: str, remedy: str) -> tuple[dict, dict[str, Tens
     return header, weights
 
 
+class _NoInit(TorchFunctionMode):
+    """Skips torch.nn.init: on the meta device, its normal_ would import PyTorch's compiler."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
 def check_fit(build: Callable[[], nn.Module], weights: dict[str, Tensor]) -> None:
     """Raises ValueError unless `build` makes a module with weights of these names and shapes.
 
     The module is built on the meta device, which allocates nothing. So a small file that claims
     to hold a huge network cannot fill the memory.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _NoInit():
         expected = {name: tuple(value.shape) for name, value in build().state_dict().items()}
     shapes = {name: tuple(value.shape) for name, value in weights.items()}
     for name in sorted(expected.keys() | shapes.keys()):
