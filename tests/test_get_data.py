@@ -308,6 +308,29 @@ def test_mnist_stays_where_it_is_if_dvc_cannot_keep_it(here, mirror, nothing_in_
     assert held() == sorted(FAKE)
 
 
+def test_mnist_stays_where_it_is_if_the_cache_could_not_take_a_file(
+    here, mirror, nothing_in_dvc, monkeypatch
+):
+    monkeypatch.setenv("MNIST_MIRROR", str(mirror))
+    get_data.get(None)
+    said = subprocess.CompletedProcess([], 0, "", "ERROR: failed to transfer 'd4' - No space left")
+    monkeypatch.setattr(get_data, "dvc", lambda *_: said)
+    with pytest.raises(get_data.UserError, match="left as it is, .* failed to transfer"):
+        get_data.get("digits")
+    assert held() == sorted(FAKE)
+
+
+def test_a_conflict_in_dvc_lock_is_left_to_the_user(here):
+    lock = (here / "dvc.lock").read_text()
+    for branch in ("ours", "theirs"):
+        run("git", "checkout", "--quiet", "-B", branch, "HEAD" if branch == "ours" else "ours~")
+        (here / "dvc.lock").write_text(f"# {branch}\n{lock}")
+        commit(here)
+    assert subprocess.run(["git", "merge", "ours"], capture_output=True).returncode
+    with pytest.raises(get_data.UserError, match=r"dvc\.lock has a conflict"):
+        get_data.mend_lock()
+
+
 def test_a_malformed_mirror_and_a_file_named_data_are_named(here, nothing_in_dvc, monkeypatch):
     monkeypatch.setenv("MNIST_MIRROR", "http://127.0.0.1:1/a b")
     with pytest.raises(get_data.UserError, match="a b: URL can't contain control characters"):

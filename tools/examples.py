@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from src import archives, params
+from src.common.files import replacing
 from src.common.torchvision_remedy import torchvision
 
 
@@ -43,7 +44,7 @@ def homework(folder: str | Path) -> Iterator[tuple[str, Image.Image]]:
 def write(path: Path, images: Iterable[tuple[str, Image.Image]]) -> int:
     """Write images as PNGs in a zip. Equal images give equal bytes. Returns their number."""
     count = 0
-    with zipfile.ZipFile(path, "w") as archive:
+    with replacing(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
         for name, image in images:
             buffer = io.BytesIO()
             image.save(buffer, "PNG")

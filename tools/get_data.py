@@ -60,7 +60,7 @@ def main() -> int:
     try:
         check_repository()
         mend_lock()
-        print(f"data: {get(arguments[0] if arguments else None)}")
+        print(printable(f"data: {get(arguments[0] if arguments else None)}"))
     except UserError as error:
         print(f"data: {error}", file=sys.stderr)
         return 1
@@ -69,12 +69,9 @@ def main() -> int:
         return 1
     # Add data/ to DVC's cache, so that experiments in other folders find it. For MNIST, data.dvc
     # stays as it is in git.
-    committed = dvc("commit", "--force", "data.dvc")
-    # DVC ends with 0 where its cache has no space for some files.
-    if committed.returncode or "ERROR:" in committed.stderr:
-        print(f"data: DVC could not add data/ to its cache: {reason(committed)}", file=sys.stderr)
-        return 1
-    return 0
+    if failure := add_to_cache():
+        print(f"data: DVC could not add data/ to its cache: {failure}", file=sys.stderr)
+    return 1 if failure else 0
 
 
 def check_repository() -> None:
@@ -116,6 +113,14 @@ def mend_lock() -> None:
     path = Path("dvc.lock")
     if not path.exists() or whole_lock(path):
         return
+    unmerged = subprocess.run(
+        ["git", "ls-files", "--unmerged", str(path)], capture_output=True, text=True
+    )
+    if unmerged.stdout:
+        raise UserError(
+            "dvc.lock has a conflict of a merge; `git checkout --ours dvc.lock` or "
+            "`--theirs` takes one side, and `dvc repro` completes it"
+        )
     done = subprocess.run(
         ["git", "checkout", "--quiet", "HEAD", "--", str(path)], capture_output=True, text=True
     )
@@ -235,13 +240,19 @@ def set_aside(present: list[str]) -> None:
         raise UserError(
             f"data/ holds {shown(present)}; move it elsewhere before asking for DATA=digits"
         )
-    committed = dvc("commit", "--force", "data.dvc")
-    if committed.returncode:
+    if failure := add_to_cache():
         raise UserError(
-            f"data/ was left as it is, because DVC could not add it to its cache: "
-            f"{reason(committed)}"
+            f"data/ was left as it is, because DVC could not add it to its cache: {failure}"
         )
     shutil.rmtree(DATA)
+
+
+def add_to_cache() -> str:
+    """Add data/ to DVC's cache. Returns why DVC could not, "" if it could."""
+    committed = dvc("commit", "--force", "data.dvc")
+    # DVC ends with 0 where its cache has no space for some files.
+    failed = committed.returncode or "ERROR:" in committed.stderr
+    return reason(committed) if failed else ""
 
 
 def dvc(*arguments: str) -> subprocess.CompletedProcess:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..common.dataset import Dataset, fingerprint
+from ..common.dataset import MAX_SIDE, Dataset, fingerprint
 from ..common.errors import UserError
 from ..common.mapped import Spool
 from ..common.randomness import generator
@@ -154,11 +154,6 @@ def _batches(images: Tensor) -> Iterator[Tensor]:
 
 def _read_images(source: Source, settings: Unpack, scratch: Path) -> tuple[Dataset, list[str]]:
     """Read images in the order of their names."""
-    if len(source.images) < FEWEST:
-        raise UserError(
-            f"{source.where}: expected at least {FEWEST} images, found {len(source.images)}; "
-            f"add some"
-        )
     files = {member.name: member for member in source.images}
     layout = _arranged(source, settings)
     labels = None if layout.labels is None else torch.tensor(layout.labels)
@@ -183,10 +178,16 @@ def _read_images(source: Source, settings: Unpack, scratch: Path) -> tuple[Datas
 
 
 def _arranged(source: Source, settings: Unpack) -> Layout:
-    """Split and classes. Raises UserError if the names of the images give none."""
+    """Split and classes. Raises UserError if there are too few images, or their names give none."""
+    if len(source.images) < FEWEST:
+        raise UserError(
+            f"{source.where}: expected at least {FEWEST} images, found {len(source.images)}; "
+            f"add some"
+        )
     names = [member.name for member in source.images]
     try:
-        return arrange(names, settings.labels, settings.split, _listed(source))
+        listed = _listed(source) if settings.labels == "auto" else None
+        return arrange(names, settings.labels, settings.split, listed)
     except UserError as error:
         raise UserError(f"{source.where}: {error}") from None
 
@@ -206,19 +207,18 @@ def _listed(source: Source) -> dict[str, int] | None:
 
     Raises UserError, without the file's folder, if it is damaged.
     """
-    if source.listing is None:
-        return None
+    listed: dict[str, int] = {}
     try:
-        values = json.loads(source.listing.read())
-        if not isinstance(values, dict) or values.get("labels") is None:
-            return None
-        base = PurePosixPath(source.listing.name).parent
-        listed = {str(base / name): label for name, label in values["labels"]}
+        for listing in source.listings:
+            values = json.loads(listing.read())
+            if isinstance(values, dict) and values.get("labels") is not None:
+                base = PurePosixPath(listing.name).parent
+                listed |= {str(base / name): label for name, label in values["labels"]}
         if not all(type(label) is int and label >= 0 for label in listed.values()):
             raise ValueError("labels that are not whole numbers")
     except (ValueError, TypeError, RecursionError) as error:
         raise UserError(f"dataset.json cannot be read ({error}); remove it, or mend it") from None
-    return listed
+    return listed or None
 
 
 def _in_order(parts: tuple[Tensor, Tensor], held: Tensor) -> Iterator[Tensor]:
@@ -336,7 +336,12 @@ def _check_pixels(source: Source, count: int, side: int) -> None:
 
 
 def _check_square(where: str, height: int, width: int) -> None:
-    """Raises UserError unless images of this size are square."""
+    """Raises UserError unless images of this size are square, and not too large."""
+    if max(height, width) > MAX_SIDE:
+        raise UserError(
+            f"{where}: images are {width}x{height}; at most {MAX_SIDE} pixels a side are accepted. "
+            f"unpack.size makes images smaller"
+        )
     if height != width:
         raise UserError(
             f"{where}: images are {width}x{height}; expected square images; "

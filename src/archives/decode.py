@@ -12,7 +12,7 @@ from ..common.dataset import MAX_SIDE
 from ..common.errors import UserError
 from ..params import Background
 
-MAX_SOURCE_SIDE = 16_384  # pixels, of an image to resize
+ORIENTATION = 0x0112  # the EXIF tag of how a camera was held
 
 
 def decode(
@@ -30,13 +30,16 @@ def decode(
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(raw), formats=["PNG", "JPEG"]) as image:
-                _check_side(image, name, MAX_SIDE if size is None else MAX_SOURCE_SIDE)
+                if size is None:
+                    _check_side(image, name)
                 done = ["JPEG"] if image.format == "JPEG" else []
                 if getattr(image, "n_frames", 1) > 1:
                     done.append("animated, first image taken")
-                if image.format == "PNG" and raw[24] == 16:
-                    done.append("16 bits, scaled to 8")
-                plain = _plain(image, background, done)
+                if image.format == "PNG":
+                    _scale_transparency(image, bits=raw[24])
+                    if raw[24] == 16:
+                        done.append("16 bits, scaled to 8")
+                plain = _plain(_upright(image, done), background, done)
                 if size is not None and plain.size != (size, size):
                     done.append("resized")
                     plain = resized(plain, size)
@@ -44,10 +47,17 @@ def decode(
     except (UserError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise UserError(f"{name} is not a PNG or JPEG") from None
+        raise UserError(
+            f"{name} is not a PNG or JPEG; save it again as one of them, or remove it"
+        ) from None
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        raise UserError(
+            f"{name} has more than {Image.MAX_IMAGE_PIXELS:,} pixels; make the image smaller"
+        ) from None
     except Exception as error:  # Pillow raises many types of errors for damaged files
         raise UserError(
-            f"{name} is not a whole PNG or JPEG ({type(error).__name__}: {error})"
+            f"{name} is not a whole PNG or JPEG ({type(error).__name__}: {error}); save or fetch "
+            f"it again, or remove it"
         ) from None
 
 
@@ -56,12 +66,32 @@ def resized(image: Image.Image, size: int) -> Image.Image:
     return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
 
 
-def _check_side(image: Image.Image, name: str, most: int) -> None:
-    if max(image.size) > most:
+def _check_side(image: Image.Image, name: str) -> None:
+    if max(image.size) > MAX_SIDE:
         raise UserError(
-            f"{name} is {image.width}x{image.height}; at most {most} pixels a side are accepted. "
-            f"unpack.size makes images smaller"
+            f"{name} is {image.width}x{image.height}; at most {MAX_SIDE} pixels a side are "
+            f"accepted. unpack.size makes images smaller"
         )
+
+
+def _upright(image: Image.Image, done: list[str]) -> Image.Image:
+    """The image as its camera was held. EXIF that cannot be read changes nothing."""
+    try:
+        turned = image.getexif().get(ORIENTATION, 1) in range(2, 9)
+    except Exception:  # Pillow raises many types of errors for damaged EXIF
+        return image
+    if turned:
+        done.append("turned upright, as its EXIF says")
+    return ImageOps.exif_transpose(image) if turned else image
+
+
+def _scale_transparency(image: Image.Image, bits: int) -> None:
+    """Scale the transparent value of a PNG to 8 bits, as Pillow does with its pixels."""
+    value = image.info.get("transparency")
+    if image.mode == "L" and bits in (2, 4) and isinstance(value, int):
+        image.info["transparency"] = value * 255 // (2**bits - 1)
+    elif image.mode == "RGB" and bits == 16 and isinstance(value, tuple):
+        image.info["transparency"] = tuple(part >> 8 for part in value)
 
 
 def _plain(image: Image.Image, background: Background, done: list[str]) -> Image.Image:

@@ -37,7 +37,9 @@ def choose(members: list[Member], where: str) -> tuple[str, list[Member]]:
         match = NAME.fullmatch(path.name)
         assert match
         part = "train" if match[2] == "train" else "test"
-        sets[str(path.parent), match[1].strip("-_. ")][part, match[3]] = member
+        # Some archives have a folder for each file, with the file's name.
+        folder = path.parent.parent if is_idx(path.parent.name) else path.parent
+        sets[str(folder), match[1].strip("-_. ")][part, match[3]] = member
     if len(sets) > 1:
         found = ", ".join(sorted(f"{folder}/{name}" for folder, name in sets))
         raise UserError(f"{where}: IDX files of several data sets ({found}); leave one there")

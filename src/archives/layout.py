@@ -55,7 +55,7 @@ def arrange(
     names = sorted(names)
     notes: list[str] = []
     folders = [PurePosixPath(name).parts[:-1] for name in names]
-    depth = _split_depth(names, folders)
+    depth = _split_depth(names, folders, split)
     held = None
     if depth is not None:
         parts = [PARTS[folder[depth].lower()] for folder in folders]
@@ -70,19 +70,26 @@ def arrange(
     return Layout(names, held, numbers, class_names, notes)
 
 
-def _split_depth(names: list[str], folders: list[tuple[str, ...]]) -> int | None:
-    """At which depth the folders train/, test/ and val/ are; None without them."""
+def _split_depth(names: list[str], folders: list[tuple[str, ...]], split: Split) -> int | None:
+    """At which depth the folders train/, test/ and val/ are; None without them.
+
+    A depth with train/ and another goes before one with folders of a single such name.
+    """
+    single = None
     for depth in range(max(map(len, folders), default=0)):
         words = [PARTS.get(folder[depth].lower()) if folder[depth:] else None for folder in folders]
+        both = "train" in words and bool({"test", "val"} & set(words))
         if None not in words:
-            return depth
-        if "train" in words and {"test", "val"} & set(words):
+            if both:
+                return depth
+            single = depth if single is None else single
+        elif both and split == "auto":
             stray = names[words.index(None)]
             raise UserError(
                 f"{stray!r} lies outside train/, test/ and val/, but other images are in them; "
                 f"move it, or set unpack.split to random"
             )
-    return None
+    return single
 
 
 def _own_split(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
+import os
 import stat
 import tarfile
 import zipfile
@@ -43,7 +45,8 @@ class Member:
         """The whole file, of at most MAX_MEMBER_BYTES. Raises UserError if it cannot be read."""
         if self.size > MAX_MEMBER_BYTES:
             raise UserError(
-                f"{self.label} has {self.size} bytes; at most {MAX_MEMBER_BYTES} are accepted"
+                f"{self.label} has {self.size} bytes; at most {MAX_MEMBER_BYTES} are accepted; "
+                f"make the image smaller"
             )
         return b"".join(self.chunks(MAX_MEMBER_BYTES))
 
@@ -75,13 +78,25 @@ def inflated(
         yield chunk
 
 
-def spooled(chunks: Iterable[bytes], scratch: Path) -> IO[bytes]:
-    """An unnamed file in `scratch` with these bytes, at its beginning."""
-    spool = Spool(scratch)
+def spooled(chunks: Iterable[bytes], scratch: Path, label: str) -> IO[bytes]:
+    """An unnamed file in `scratch` with these bytes, at its beginning.
+
+    Raises UserError, starting with `label`, for more than MAX_TOTAL_BYTES.
+    """
+    spool, total = Spool(scratch), 0
     for chunk in chunks:
+        total += len(chunk)
+        if total > MAX_TOTAL_BYTES:
+            raise too_large(label)
         spool.add(chunk)
     spool.file.seek(0)
     return spool.file
+
+
+def too_large(label: str) -> UserError:
+    return UserError(
+        f"{label}: unpacks to more than {MAX_TOTAL_BYTES} bytes; use a smaller archive"
+    )
 
 
 def is_archive(name: str) -> bool:
@@ -91,20 +106,26 @@ def is_archive(name: str) -> bool:
 def of_folder(folder: Path) -> list[Member]:
     """The files below a folder, sorted by name. Links are followed: DVC may keep files as links.
 
-    Raises UserError for a broken link, pipe or device, and for too many files.
+    Raises UserError for a folder that cannot be read, a broken link, pipe or device, and for too
+    many files.
     """
-    members = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_dir():
+
+    def unreadable(error: OSError) -> None:
+        raise UserError(f"{error.filename}/: cannot be read ({error.strerror}); move it elsewhere")
+
+    members: list[Member] = []
+    for parent, folders, files in os.walk(folder, onerror=unreadable):
+        for path in (Path(parent, name) for name in folders):
             if path.is_symlink():
                 raise UserError(f"{path}: a link to a folder; move the folder itself there")
-            continue
-        if not path.is_file():
-            raise UserError(f"{path}: a broken link, pipe or device; move it elsewhere")
-        members.append(of_file(path, path.relative_to(folder).as_posix()))
-        if len(members) > MAX_MEMBERS:
-            raise UserError(f"{folder}/: more than {MAX_MEMBERS} files; use fewer")
-    return members
+        for path in (Path(parent, name) for name in files):
+            if not path.is_file():
+                raise UserError(f"{path}: a broken link, pipe or device; move it elsewhere")
+            _check_encoding(str(path))
+            members.append(of_file(path, path.relative_to(folder).as_posix()))
+            if len(members) > MAX_MEMBERS:
+                raise UserError(f"{folder}/: more than {MAX_MEMBERS} files; use fewer")
+    return sorted(members, key=lambda member: member.name)
 
 
 def of_file(path: Path, name: str) -> Member:
@@ -133,9 +154,7 @@ def of_archive(file: IO[bytes], name: str, label: str, scratch: Path) -> list[Me
             members[member.name] = member
             total += member.size
             if total > MAX_TOTAL_BYTES:
-                raise UserError(
-                    f"{label}: unpacks to more than {MAX_TOTAL_BYTES} bytes; use a smaller archive"
-                )
+                raise too_large(label)
             if len(members) > MAX_MEMBERS:
                 raise UserError(f"{label}: more than {MAX_MEMBERS} members; use a smaller archive")
     except (UserError, MemoryError, SpoolError):
@@ -149,9 +168,10 @@ def _of_zip(file: IO[bytes], label: str) -> Iterator[Member]:
     archive = zipfile.ZipFile(file)
     check_methods(archive)
     for info in archive.infolist():
-        name = info.filename.replace("\\", "/")  # as some programs write it on Windows
+        name = _zip_name(info)
         if name.endswith("/"):
             continue
+        name = str(PurePosixPath(name))
         if stat.S_ISLNK(info.external_attr >> 16):
             raise UserError(f"{label}: member {name!r} is a link; {AGAIN} without links")
         yield Member(
@@ -163,6 +183,15 @@ def _of_zip(file: IO[bytes], label: str) -> Iterator[Member]:
         )
 
 
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """The name of a member, as its author saw it."""
+    name = info.filename.replace("\\", "/")  # as some programs write it on Windows
+    if not info.flag_bits & 0x800:  # not marked as UTF-8, which macOS writes without the mark
+        with contextlib.suppress(UnicodeError):
+            return name.encode("cp437").decode("utf-8")
+    return name
+
+
 def _of_tar(file: IO[bytes], label: str, scratch: Path) -> Iterator[Member]:
     if _head(file, 2) == b"\x1f\x8b":
         file = _unzipped(file, label, scratch)
@@ -170,17 +199,21 @@ def _of_tar(file: IO[bytes], label: str, scratch: Path) -> Iterator[Member]:
     for info in archive:
         if info.isdir():
             continue
-        if not info.isfile():
+        if not info.isfile() or info.issparse():
             raise UserError(
-                f"{label}: member {info.name!r} is a link or a device; {AGAIN} without them"
+                f"{label}: member {info.name!r} is a link, a device or sparse; {AGAIN} without them"
             )
         yield Member(
-            info.name,
+            str(PurePosixPath(info.name)),
             f"{label}: member {info.name!r}",
             info.size,
             info.size,
             partial(_extracted, archive, info),
         )
+    # tarfile takes a damaged header, and the end of the file, for the end of the archive.
+    file.seek(archive.offset)
+    if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise ValueError("it is damaged, or ends early")
 
 
 def _extracted(archive: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
@@ -201,7 +234,8 @@ def _unzipped(file: IO[bytes], label: str, scratch: Path) -> IO[bytes]:
     """An unnamed file in `scratch` with what the gzipped `file` holds."""
     packed = file.seek(0, 2)
     file.seek(0)
-    return spooled(inflated(gzip.GzipFile(fileobj=file), MAX_TOTAL_BYTES, label, packed), scratch)
+    chunks = inflated(gzip.GzipFile(fileobj=file), MAX_TOTAL_BYTES + 1, label, packed)
+    return spooled(chunks, scratch, label)
 
 
 class _SmallReads:
@@ -218,10 +252,17 @@ class _SmallReads:
 
 
 def _check_path(name: str, label: str) -> None:
-    """Raises UserError if the member lies outside the archive."""
-    parts = PurePosixPath(name).parts
-    if name.startswith("/") or ".." in parts or (parts and ":" in parts[0]):
+    """Raises UserError if the member lies outside the archive, or its name is not UTF-8."""
+    if name.startswith("/") or ".." in PurePosixPath(name).parts:
         raise UserError(
             f"{label}: member {name!r} points outside the archive; "
             f"make the archive again with plain names"
         )
+    _check_encoding(name)
+
+
+def _check_encoding(name: str) -> None:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{name!r}: this name is not UTF-8; rename it") from None

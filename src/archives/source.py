@@ -10,7 +10,7 @@ from ..common.errors import UserError
 from . import idx, members
 from .members import Member
 
-IMAGES = (".png", ".jpg", ".jpeg")
+IMAGES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif")
 # Skipped, with hidden files and folders.
 SKIPPED_NAMES = {"thumbs.db", "desktop.ini", "readme", "license"}
 SKIPPED_SUFFIXES = {".csv", ".json", ".md", ".txt"}
@@ -28,7 +28,7 @@ class Source:
     idx: list[Member] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     archives: list[Member] = field(default_factory=list)
-    listing: Member | None = None  # dataset.json
+    listings: list[Member] = field(default_factory=list)  # dataset.json
 
 
 def find(folder: Path, scratch: Path, stack: contextlib.ExitStack) -> Source:
@@ -44,13 +44,17 @@ def find(folder: Path, scratch: Path, stack: contextlib.ExitStack) -> Source:
         archive, skipped = source.archives[0], source.skipped
         if others:
             listing = ", ".join(member.name for member in (archive, *others))
-            raise UserError(f"{source.where}: {EXPECTED}, found {listing}; leave one of them there")
+            raise UserError(
+                f"{source.where}: {EXPECTED}, found {listing}; leave one of them there, or unpack "
+                f"them into folders"
+            )
         if nested > 1:
             raise UserError(f"{archive.label}: an archive in an archive in an archive; unpack it")
         if nested == 0:
             file = archive.open()
         else:
-            file = members.spooled(archive.chunks(members.MAX_TOTAL_BYTES), scratch)
+            chunks = archive.chunks(members.MAX_TOTAL_BYTES + 1)
+            file = members.spooled(chunks, scratch, archive.label)
         stack.enter_context(file)
         name = PurePosixPath(archive.name).name
         for suffix in members.SUFFIXES:
@@ -88,7 +92,7 @@ def _sorted_out(found: list[Member], where: str, name: str) -> Source:
         if any(part.startswith(".") for part in path.parts) or "__MACOSX" in path.parts:
             source.skipped.append(member.name)
         elif lower == "dataset.json":
-            source.listing = member
+            source.listings.append(member)
         elif path.suffix.lower() in SKIPPED_SUFFIXES or lower in SKIPPED_NAMES:
             source.skipped.append(member.name)
         elif idx.is_idx(path.name):
