@@ -67,12 +67,16 @@ def inception_network(mode: str, count: int, about: InceptionAbout) -> inception
     present = about["moments"] is not None
     if not present and mode == "always":
         raise UserError(
-            "reference/inception.npz: not found; `dvc repro --force reference` makes it"
+            "reference/inception.npz: not found; "
+            "`dvc repro --single-item --force reference` makes it"
         )
     images = count if present else count + about["images"]
     decision = inception.decide(mode, ready_made=present, images=images)
     if present and decision.compute:
         return inception.load().to(device.best())
-    missing = "no Inception moments in reference/ (`dvc repro --force reference fid` makes them); "
+    missing = (
+        "no Inception moments in reference/ "
+        "(`dvc repro --single-item --force reference fid` makes them); "
+    )
     print(f"fid: not measured: {'' if present else missing}{decision.why}", file=sys.stderr)
     return None

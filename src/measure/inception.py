@@ -81,7 +81,7 @@ def decide(mode: str, ready_made: bool, images: int) -> Decision:
             raise
         return Decision(
             False,
-            f"{error}. Then run `dvc repro --force reference fid`, "
+            f"{error}. Then run `dvc repro --single-item --force reference fid`, "
             f"since DVC does not track the weights",
         )
     return Decision(True, f"Inception weights at {weights_path()}")
