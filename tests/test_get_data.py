@@ -323,7 +323,8 @@ def test_mnist_stays_where_it_is_if_the_cache_could_not_take_a_file(
 def test_a_conflict_in_dvc_lock_is_left_to_the_user(here):
     lock = (here / "dvc.lock").read_text()
     for branch in ("ours", "theirs"):
-        run("git", "checkout", "--quiet", "-B", branch, "HEAD" if branch == "ours" else "ours~")
+        start = "HEAD" if branch == "ours" else "ours~"
+        run("git", "checkout", "--quiet", "-B", branch, start, cwd=here)
         (here / "dvc.lock").write_text(f"# {branch}\n{lock}")
         commit(here)
     assert subprocess.run(["git", "merge", "ours"], capture_output=True).returncode
