@@ -64,7 +64,7 @@ soak: install  ## kill every stage at 20 random moments and compare the results 
 	python -m tools.soak --report benchmarks/results/soak.json
 
 .PHONY: fuzz
-fuzz: install  ## look for files that break a reader, 15 minutes each (hours; Linux)
+fuzz: install  ## search for files that break a reader, 15 minutes each (hours; Linux)
 	$(INSTALL) fuzz
 	python -m tools.guided --report benchmarks/results/fuzz.json
 

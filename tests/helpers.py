@@ -16,6 +16,7 @@ from src.diffusion.denoiser import Denoiser, DenoiserConfig
 from src.diffusion.schedule import ScheduleConfig
 from src.diffusion.unet import UNetConfig
 from src.params import Unpack
+from tools.fuzz import UNPACK
 
 ROOT = Path(__file__).parent.parent
 IDX_FILES = {
@@ -27,16 +28,7 @@ IDX_FILES = {
 
 
 def unpack_settings(**changes) -> Unpack:
-    values: dict = dict(
-        heldout=0.5,
-        seed=0,
-        labels="auto",
-        split="auto",
-        size=None,
-        background="black",
-        transpose="auto",
-    )
-    return Unpack(**values | changes)
+    return Unpack(**dict(UNPACK) | changes)
 
 
 def read_archive(folder: Path, **changes) -> Dataset:

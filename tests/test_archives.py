@@ -1,3 +1,4 @@
+import errno
 import functools
 import gzip
 import io
@@ -22,7 +23,7 @@ from src.common.errors import UserError
 from src.common.torchvision_remedy import torchvision
 from tests import shapes
 from tests.helpers import IDX_FILES, fetch_mnist, read_archive, unpack_settings
-from tools import examples
+from tools import examples, get_data
 from tools.get_data import write_digits
 
 
@@ -204,6 +205,7 @@ GOOD = {f"{i}.png": png(x) for i, x in enumerate(pictures(4))}
         ({"0.png": GOOD["0.png"]}, "at least 4 images, found 1"),
         (GOOD | {"/etc/9.png": png(pictures(1)[0])}, "'/etc/9.png' points outside"),
         (GOOD | {"a/../../9.png": png(pictures(1)[0])}, "points outside"),
+        (GOOD | {"c:/9.png": png(pictures(1)[0])}, "points outside"),
         (GOOD | {"notes.exe": b"hello"}, "'notes.exe' is neither an image nor an archive"),
         (GOOD | {"9.png": b"hello"}, "'9.png' is not a PNG or JPEG"),
         (GOOD | {"9.png": GOOD["0.png"][:-30]}, "'9.png' is not a whole PNG or JPEG"),
@@ -390,7 +392,7 @@ def test_the_archive_of_photographs_has_their_split_and_names(tmp_path, monkeypa
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", FewPhotographs)
     (tmp_path / "data").mkdir()
     for path in (tmp_path / "data/photographs.zip", tmp_path / "again.zip"):
-        assert examples.write(path, examples.photographs(tmp_path)) == 12
+        assert get_data.write_zip(path, examples.photographs(tmp_path)) == 12
     data = read_archive(tmp_path / "data")
     assert data.images.shape == (8, 3, 8, 8) and data.heldout_images.shape == (4, 3, 8, 8)
     assert data.names == ["airplane", "automobile"]
@@ -653,10 +655,15 @@ def test_utf8_names_in_a_zip_without_the_mark_are_read(tmp_path):
     assert read_archive(tmp_path / "data").names == ["dog", "Äpfl"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads all folders")
-def test_a_folder_that_cannot_be_read_is_named(tmp_path):
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
     (tmp_path / "data/cat").mkdir(parents=True)
-    (tmp_path / "data/cat").chmod(0)
+
+    def denied(path, scandir=os.scandir):  # root may read all folders
+        if Path(path).name == "cat":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
     with pytest.raises(UserError, match="data/cat/: cannot be read"):
         read_archive(tmp_path / "data")
 
@@ -810,6 +817,13 @@ def test_images_are_cropped_and_resized_if_asked(tmp_path):
     values = torch.cat([data.images, data.heldout_images]).flatten(1).unique(dim=1)
     assert sorted(values.flatten().tolist()) == [0, 10, 20, 30, 40, 50]
     assert read_archive(make_idx(tmp_path / "idx"), size=16).images.shape == (20, 1, 16, 16)
+
+
+def test_idx_images_of_too_many_pixels_are_refused(tmp_path):
+    large = np.zeros((2, 1030, 1030))
+    folder = make_idx(tmp_path / "data", images=large, labels=np.arange(2), compress=False)
+    with pytest.raises(UserError, match="is 1030x1030; at most 1024 pixels a side"):
+        read_archive(folder)
 
 
 def test_the_middle_square_is_taken(tmp_path):

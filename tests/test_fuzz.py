@@ -1,6 +1,6 @@
 """Damaged and hostile files: a reader reads them or raises a UserError that names the file.
 
-tools/fuzz.py has the readers and the attack; `make fuzz` looks for more, guided by coverage.
+tools/fuzz.py has the readers and the attack; `make fuzz` searches for more, guided by coverage.
 """
 
 from __future__ import annotations

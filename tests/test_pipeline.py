@@ -46,7 +46,7 @@ from tests.helpers import (
 from tests.test_archives import make_zip, pictures, png
 from tests.test_inception import pictures as inception_pictures
 from tests.test_inception import pytorch_fid_value
-from tools import examples, summary
+from tools import examples, get_data, summary
 from tools.soak import SETTINGS, TIMED
 
 pytestmark = pytest.mark.slow
@@ -632,7 +632,7 @@ def test_the_layout_of_a_homework_runs_through_all_stages(tmp_path):
     folder = clone_into(tmp_path / "clone")
     mnist = fetch_mnist(tmp_path / "mnist")
     (folder / "data").mkdir()
-    examples.write(folder / "data/mnist.zip", islice(examples.homework(mnist), 600))
+    get_data.write_zip(folder / "data/mnist.zip", islice(examples.homework(mnist), 600))
     set_params(folder, SMALL | {"train": SMALL["train"] | {"steps": 6}})
     run(sys.executable, "-c", EVERY_STAGE, *NAMES, cwd=folder)
     unpacked = dataset.load(folder / "arrays/dataset.safetensors")

@@ -8,19 +8,17 @@ mnist/00001.png and so on, in RGB and without labels.
 from __future__ import annotations
 
 import argparse
-import io
 import tempfile
-import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from src import archives, params
-from src.common.files import replacing
 from src.common.torchvision_remedy import torchvision
+from tools.get_data import write_zip
 
 
 def photographs(folder: str | Path) -> Iterator[tuple[str, Image.Image]]:
@@ -41,18 +39,6 @@ def homework(folder: str | Path) -> Iterator[tuple[str, Image.Image]]:
         yield f"mnist/{i:05d}.png", Image.fromarray(colour)
 
 
-def write(path: Path, images: Iterable[tuple[str, Image.Image]]) -> int:
-    """Write images as PNGs in a zip. Equal images give equal bytes. Returns their number."""
-    count = 0
-    with replacing(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
-        for name, image in images:
-            buffer = io.BytesIO()
-            image.save(buffer, "PNG")
-            archive.writestr(zipfile.ZipInfo(name), buffer.getvalue())
-            count += 1
-    return count
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -62,7 +48,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         images = photographs(scratch) if arguments.what == "cifar10" else homework("data")
-        print(f"{arguments.file}: {write(arguments.file, images):,} images")
+        print(f"{arguments.file}: {write_zip(arguments.file, images):,} images")
 
 
 if __name__ == "__main__":

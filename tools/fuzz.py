@@ -1,7 +1,7 @@
 """Readers of files from outside, and damaged files for them.
 
 A reader must read any bytes or raise a UserError that names the file, within MEMORY. Tests call
-`attack`, with damaged files that hypothesis makes. tools/guided.py looks for more.
+`attack`, with damaged files that hypothesis makes. tools/guided.py searches for more.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ import sys
 import threading
 import urllib.request
 import zipfile
+from collections.abc import Iterable
 from http.client import HTTPException
 from pathlib import Path
 
@@ -379,13 +380,22 @@ def write_digits(path: Path) -> None:
     from sklearn.datasets import load_digits
 
     digits = load_digits()
+    pixels = np.round(digits.images * 255 / 16).astype(np.uint8)
+    labelled = enumerate(zip(pixels, digits.target, strict=True))
+    write_zip(path, ((f"{label}/{i:05d}.png", Image.fromarray(x)) for i, (x, label) in labelled))
+
+
+def write_zip(path: Path, images: Iterable[tuple[str, Image.Image]]) -> int:
+    """Write named images as PNGs in a zip. Returns their number."""
+    count = 0
     with replacing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-        for number, (image, label) in enumerate(zip(digits.images, digits.target, strict=True)):
+        for name, image in images:
             buffer = io.BytesIO()
-            Image.fromarray(np.round(image * 255 / 16).astype(np.uint8)).save(buffer, "PNG")
-            # A ZipInfo has a fixed date, so equal digits give equal bytes.
-            entry = zipfile.ZipInfo(f"{label}/{number:05d}.png")
-            archive.writestr(entry, buffer.getvalue())
+            image.save(buffer, "PNG")
+            # A ZipInfo has a fixed date, so equal images give equal bytes.
+            archive.writestr(zipfile.ZipInfo(name), buffer.getvalue())
+            count += 1
+    return count
 
 
 if __name__ == "__main__":

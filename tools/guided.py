@@ -12,6 +12,7 @@ import argparse
 import multiprocessing
 import os
 import re
+import shutil
 import sys
 import zlib
 from pathlib import Path
@@ -30,7 +31,7 @@ SECONDS_PER_FILE = 300  # more is a hang
 
 
 def with_right_sums(png: bytes) -> bytes:
-    """A PNG whose chunks have the checksums of their content. What is no PNG stays as it is.
+    """The same PNG with the right checksum in each chunk. Other files stay as they are.
 
     Without this, a checksum refuses nearly every damaged PNG before it is decoded.
     """
@@ -51,12 +52,14 @@ def search(reader: str, folder: Path, minutes: float) -> None:
     corpus = folder / "corpus"
     corpus.mkdir(parents=True, exist_ok=True)
     target = READERS[reader]
-    (corpus / "valid").write_bytes(target.make())
+    path = folder / "file" / target.file
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(target.make())
+    target.read(path)
+    shutil.copy(path, corpus / "valid")
     log = os.open(folder / "log", os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o644)
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
-    path = folder / "file" / target.file
-    path.parent.mkdir(exist_ok=True)
 
     def attempt(content: bytes) -> None:
         give(target, path, content)
@@ -80,7 +83,7 @@ def results(log: str) -> dict[str, int]:
     """How many files were tried and branches reached, from what libFuzzer printed."""
     tried = re.findall(r"number_of_executed_units: (\d+)", log)
     reached = re.findall(r" cov: (\d+) ", log)
-    return {"files": int(tried[-1]), "branches": int(reached[-1]) if reached else 0}
+    return {"files": int((tried or [0])[-1]), "branches": int((reached or [0])[-1])}
 
 
 def main() -> None:

@@ -20,13 +20,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..common.dataset import MAX_SIDE, Dataset, fingerprint
+from ..common.dataset import Dataset, fingerprint
 from ..common.errors import UserError
 from ..common.mapped import Spool
 from ..common.randomness import generator
 from ..params import Unpack
 from . import idx, members
-from .decode import decode, resized
+from .decode import check_side, decode, resized
 from .layout import Layout, arrange
 from .members import Member
 from .source import Source, find
@@ -78,7 +78,7 @@ def look(folder: Path, settings: Unpack, scratch: Path) -> None:
 
 
 def _described(data: Dataset) -> str:
-    """How many images there are, of which size and classes."""
+    """The number of images, their size and their classes."""
     names = data.names
     shown = " ".join(names[:20]) + (" ..." if len(names) > 20 else "")
     classes = f"{len(names)} classes: {shown}" if names else "no classes"
@@ -337,11 +337,7 @@ def _check_pixels(source: Source, count: int, side: int) -> None:
 
 def _check_square(where: str, height: int, width: int) -> None:
     """Raises UserError unless images of this size are square, and not too large."""
-    if max(height, width) > MAX_SIDE:
-        raise UserError(
-            f"{where}: images are {width}x{height}; at most {MAX_SIDE} pixels a side are accepted. "
-            f"unpack.size makes images smaller"
-        )
+    check_side(f"{where}: an image", width, height)
     if height != width:
         raise UserError(
             f"{where}: images are {width}x{height}; expected square images; "

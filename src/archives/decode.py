@@ -23,15 +23,14 @@ def decode(
     With `size`, the middle square is resized to `size` pixels, antialiased (Lanczos). Transparent
     images are put on the `background`.
 
-    Raises UserError, starting with `name`, for files that are neither PNG nor JPEG, or damaged, or
-    too large.
+    Raises UserError, starting with `name`, for files of other formats, damaged and too large ones.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(raw), formats=["PNG", "JPEG"]) as image:
                 if size is None:
-                    _check_side(image, name)
+                    check_side(name, *image.size)
                 done = ["JPEG"] if image.format == "JPEG" else []
                 if getattr(image, "n_frames", 1) > 1:
                     done.append("animated, first image taken")
@@ -66,11 +65,12 @@ def resized(image: Image.Image, size: int) -> Image.Image:
     return ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
 
 
-def _check_side(image: Image.Image, name: str) -> None:
-    if max(image.size) > MAX_SIDE:
+def check_side(name: str, width: int, height: int) -> None:
+    """Raises UserError, starting with `name`, for an image of more than MAX_SIDE pixels a side."""
+    if max(width, height) > MAX_SIDE:
         raise UserError(
-            f"{name} is {image.width}x{image.height}; at most {MAX_SIDE} pixels a side are "
-            f"accepted. unpack.size makes images smaller"
+            f"{name} is {width}x{height}; at most {MAX_SIDE} pixels a side are accepted. "
+            f"unpack.size makes images smaller"
         )
 
 

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, cast
 
 from ..common.errors import UserError
@@ -87,13 +87,13 @@ def spooled(chunks: Iterable[bytes], scratch: Path, label: str) -> IO[bytes]:
     for chunk in chunks:
         total += len(chunk)
         if total > MAX_TOTAL_BYTES:
-            raise too_large(label)
+            raise _too_large(label)
         spool.add(chunk)
     spool.file.seek(0)
     return spool.file
 
 
-def too_large(label: str) -> UserError:
+def _too_large(label: str) -> UserError:
     return UserError(
         f"{label}: unpacks to more than {MAX_TOTAL_BYTES} bytes; use a smaller archive"
     )
@@ -154,7 +154,7 @@ def of_archive(file: IO[bytes], name: str, label: str, scratch: Path) -> list[Me
             members[member.name] = member
             total += member.size
             if total > MAX_TOTAL_BYTES:
-                raise too_large(label)
+                raise _too_large(label)
             if len(members) > MAX_MEMBERS:
                 raise UserError(f"{label}: more than {MAX_MEMBERS} members; use a smaller archive")
     except (UserError, MemoryError, SpoolError):
@@ -253,7 +253,8 @@ class _SmallReads:
 
 def _check_path(name: str, label: str) -> None:
     """Raises UserError if the member lies outside the archive, or its name is not UTF-8."""
-    if name.startswith("/") or ".." in PurePosixPath(name).parts:
+    climbs = ".." in PurePosixPath(name).parts
+    if name.startswith("/") or climbs or PureWindowsPath(name).drive:
         raise UserError(
             f"{label}: member {name!r} points outside the archive; "
             f"make the archive again with plain names"
