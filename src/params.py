@@ -5,7 +5,6 @@ This file only checks values. No result depends on it, so no stage declares it a
 
 from __future__ import annotations
 
-import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -26,8 +25,8 @@ from .common.dataset import MAX_SIDE
 from .common.errors import UserError
 from .common.schema import MAX_SHOWN, explain
 from .diffusion.denoiser import Prediction
-from .diffusion.samplers import FIXED_ETA, Sampler
 from .diffusion.samplers import Interval as IntervalHint
+from .diffusion.samplers import Sampler
 from .diffusion.schedule import MAX_TIMESTEPS, Schedule, ScheduleConfig, ScheduleName
 
 
@@ -185,22 +184,8 @@ class Spread(Section):
     seeds: Few
 
 
-def _parse_sampler(name: str) -> tuple[Any, Any, float]:
-    """Split a name such as "sa-solver logsnr 1" into (method, spacing, eta). Raises ValueError."""
-    match = re.fullmatch(r"(\S+) (\S+)( \d+(\.\d+)?)?", name)
-    if not match:
-        raise ValueError(
-            f'expected "METHOD SPACING" or "METHOD SPACING ETA", such as "sa-solver logsnr 1"; '
-            f"found {name!r}"
-        )
-    if match[3] and match[1] in FIXED_ETA:
-        raise ValueError(f"expected no eta for {match[1]}, found {name!r}")
-    return match[1], match[2], float(match[3] or 0.0)
-
-
 def _sampler_exists(name: str) -> str:
-    method, spacing, eta = _parse_sampler(name)
-    assert Sampler(method, 1, spacing, eta)
+    assert Sampler.named(name, steps=1)
     return name
 
 
@@ -217,16 +202,13 @@ class Sweep(Section):
 
     def sampler(self, name: str, steps: int) -> Sampler:
         """The sampler with this name (one of `samplers`) and this number of steps."""
-        method, spacing, eta = _parse_sampler(name)
-        return Sampler(
-            method,
+        return Sampler.named(
+            name,
             steps,
-            spacing,
-            eta,
-            self.guidance,
-            self.guidance_interval,
-            self.autoguidance,
-            self.autoguidance_interval,
+            guidance=self.guidance,
+            guidance_interval=self.guidance_interval,
+            autoguidance=self.autoguidance,
+            autoguidance_interval=self.autoguidance_interval,
         )
 
 

@@ -6,9 +6,10 @@ The x0 of the last step is the image. All steps together make a figure or an ani
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -61,6 +62,23 @@ class Sampler:
                 raise ValueError(f"{name}: expected 0 or more, got {weight!r}")
             if interval is not None and not _is_interval(interval):
                 raise ValueError(f"{name}_interval: expected (low, high), got {interval!r}")
+
+    @classmethod
+    def named(cls, name: str, steps: int, **settings: Any) -> Sampler:
+        """The sampler "METHOD SPACING" or "METHOD SPACING ETA", such as "sa-solver logsnr 1".
+
+        `settings` are other fields. Raises ValueError.
+        """
+        match = re.fullmatch(r"(\S+) (\S+)( \d+(\.\d+)?)?", name)
+        if not match:
+            raise ValueError(
+                f'expected "METHOD SPACING" or "METHOD SPACING ETA", such as "sa-solver logsnr 1"; '
+                f"found {name!r}"
+            )
+        method, spacing, eta = match[1], match[2], match[3]
+        if eta and method in FIXED_ETA:
+            raise ValueError(f"expected no eta for {method}, found {name!r}")
+        return cls(method, steps, spacing, float(eta or 0.0), **settings)  # type: ignore[arg-type]
 
     def guidance_at(self, log_snr: float) -> tuple[float, float]:
         """(guidance, autoguidance) at this log-SNR. Each is 1 outside its interval."""
