@@ -10,8 +10,9 @@ import hashlib
 import json
 import re
 import subprocess
+from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
 
 
 def git(*command: str) -> str:
@@ -20,6 +21,11 @@ def git(*command: str) -> str:
         ["git", *command], capture_output=True, text=True, errors="surrogateescape"
     )
     return process.stdout if process.returncode == 0 else ""
+
+
+def load_yaml(text: str) -> Any:
+    """The value of a YAML text as DVC reads it: YAML 1.2, where 1e-5 is a number."""
+    return YAML(typ="safe").load(text)
 
 
 def experiment_refs() -> list[str]:
@@ -58,8 +64,8 @@ class Commit:
         listing = git("ls-tree", "-r", "-z", "--full-tree", name).split("\0")
         entries = (entry.split("\t", 1) for entry in listing if entry)
         self.blobs = {path: about.split()[2] for about, path in entries}
-        self.parameters: dict = yaml.safe_load(self.read("params.yaml")) or {}
-        lock = yaml.safe_load(self.read("dvc.lock")) or {}
+        self.parameters: dict = load_yaml(self.read("params.yaml")) or {}
+        lock = load_yaml(self.read("dvc.lock")) or {}
         self.stages: dict[str, dict] = lock.get("stages", {})
         self.makers: dict[str, str] = {}  # each output's stage
         self.outs: dict[str, str] = {}  # each output's md5

@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 
 import pandas as pd
-import yaml
 
-from .commits import Commit, experiment_refs, flat, git
+from .commits import Commit, experiment_refs, flat, git, load_yaml
 
 METRICS = (
     "fid.fd_digits",
@@ -57,7 +56,7 @@ def table(metrics: tuple[str, ...] = METRICS) -> pd.DataFrame:
 
 def _differing(parameters: list[dict[str, object]]) -> list[str]:
     """The keys with a value, in any experiment, that differs from the last commit."""
-    baseline = flat(yaml.safe_load(git("show", "HEAD:params.yaml") or "{}"))
+    baseline = flat(load_yaml(git("show", "HEAD:params.yaml") or "{}"))
     keys = dict.fromkeys(key for values in parameters for key in values)
     return [
         key
