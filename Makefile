@@ -47,6 +47,10 @@ demo: install  ## draw digits in your browser, step by step
 report: install  ## write report/report.html: metrics, figures and experiments on one page
 	dvc repro --single-item --force report
 
+.PHONY: compare
+compare: install  ## compare experiments over training seeds: A=schedule=linear B=schedule=cosine
+	@python -m tools.compare --a '$(A)' --b '$(B)'
+
 .PHONY: submission
 submission: install  ## check generated_images/ against a homework's list, and zip it into submission/
 	@python -m tools.submission
