@@ -86,7 +86,7 @@ def group(name: str, settings: dict[str, object], commits: list[Commit]) -> Grou
     for commit in commits:
         values = flat(commit.parameters)
         if all(values.get(key, ...) == value for key, value in settings.items()):
-            found[int(str(values.pop("seed")))] = commit
+            found[values.pop("seed")] = commit
             leaves.append(values)
     if not found:
         options = " ".join(f"-S {part}" for part in name.split())
@@ -161,16 +161,15 @@ def _error(variances: list[float], counts: list[int]) -> tuple[float, float]:
     return math.sqrt(total), total**2 / sum(parts)
 
 
-def conclusion(a: Group, b: Group, metric: str) -> str:
-    """What the values of one metric say about A and B, in one or two sentences."""
-    values_a, values_b = a.values(metric), b.values(metric)
-    if min(len(values_a), len(values_b)) < 2:
+def conclusion(metric: str, a: Mapping[int, float], b: Mapping[int, float]) -> str:
+    """What the values of one metric, by seed, say about A and B, in one or two sentences."""
+    if min(len(a), len(b)) < 2:
         return "too few values; each side needs at least two seeds"
-    result = difference(values_a, values_b)
+    result = difference(a, b)
     size, half = rounded(abs(result.mean), result.half)
     if result.mean == 0 and result.half == 0:
         return "A and B are equal"
-    counts = sorted({len(values_a), len(values_b)})
+    counts = sorted({len(a), len(b)})
     seeds = f"{' and '.join(map(str, counts))} seeds{' each' if len(counts) == 1 else ''}"
     how = f"{seeds}, {'paired' if result.paired else 'Welch'}"
     if abs(result.mean) <= result.half:
@@ -193,14 +192,14 @@ def rounded(value: float, error: float) -> tuple[str, str]:
     return f"{value:.{decimals}f}", f"{error:.{decimals}f}"
 
 
-def table(a: Group, b: Group, metrics: list[str]) -> str:
-    """Mean and standard deviation of each metric, as Markdown."""
+def table(measured: dict[str, list[dict[int, float]]]) -> str:
+    """Mean and standard deviation of each metric in A and in B, as Markdown."""
     lines = ["| metric | A: mean | A: sd | B: mean | B: sd |", "| --- | --- | --- | --- | --- |"]
-    for metric in metrics:
+    for metric, sides in measured.items():
         cells = []
-        for side in (a, b):
-            values = list(side.values(metric).values())
-            cells.append(f"{np.mean(values):.4g}" if values else "")
+        for side in sides:
+            values = list(side.values())
+            cells.append(f"{np.mean(values):.4g}")
             cells.append(f"{np.std(values, ddof=1):.2g}" if len(values) > 1 else "")
         lines.append(f"| {metric} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -221,22 +220,23 @@ def main() -> int:
         commits = [Commit(ref) for ref in experiment_refs()]
         a = group(arguments.a, settings[0], commits)
         b = group(arguments.b, settings[1], commits)
-        metrics = [name for name in arguments.metrics if a.values(name) and b.values(name)]
-        if not metrics:
+        check_comparable(a, b, settings[0].keys() & settings[1].keys())
+        values = {name: [a.values(name), b.values(name)] for name in arguments.metrics}
+        measured = {name: sides for name, sides in values.items() if all(sides)}
+        if not measured:
             names = ", ".join(arguments.metrics)
             raise UserError(
                 f"A and B have no metric in common among {names}; `dvc exp show` lists what ran"
             )
-        check_comparable(a, b, settings[0].keys() & settings[1].keys())
     except UserError as error:
         print(error, file=sys.stderr)
         return 1
     for letter, side in (("A", a), ("B", b)):
         seeds = " ".join(map(str, sorted(side.commits)))
         print(f"{letter}: {side.name} (seeds {seeds})")
-    print("\n" + table(a, b, metrics) + "\n")
-    for metric in metrics:
-        print(f"{metric}: {conclusion(a, b, metric)}")
+    print("\n" + table(measured) + "\n")
+    for metric, sides in measured.items():
+        print(f"{metric}: {conclusion(metric, *sides)}")
     print(f"\n+- is a {LEVEL:.0%} interval. Detect means in {POWER:.0%} of repetitions.")
     return 0
 

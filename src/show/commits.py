@@ -24,7 +24,10 @@ def git(*command: str) -> str:
 
 
 def load_yaml(text: str) -> Any:
-    """The value of a YAML text as DVC reads it: YAML 1.2, where 1e-5 is a number."""
+    """The value of a YAML text as DVC reads it: YAML 1.2, where 1e-5 is a number.
+
+    yaml12.load does more checks in pure Python, too slowly for the dvc.lock of every experiment.
+    """
     return YAML(typ="safe").load(text)
 
 
