@@ -88,6 +88,8 @@ benchmark: install  ## compare with others, time, run ablations (hours; after ma
 	python -m benchmarks.fid
 	python -m benchmarks.peers
 	python -m benchmarks.ablations
+	python -m benchmarks.spoilt
+	python -m benchmarks.yardstick
 
 .PHONY: audit
 audit: install  ## look for known vulnerabilities of the pinned versions (needs the network)

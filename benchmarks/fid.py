@@ -26,6 +26,7 @@ import torch
 from src import images
 from src.common import reports, torchvision_remedy  # noqa: F401 (the peers import torchvision)
 from src.measure import frechet, inception
+from src.measure.extractors import INCEPTION, LoadedExtractor
 from tools.machine import describe
 from tools.stand_in import write_weights
 
@@ -35,10 +36,10 @@ PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pytorch-fid", "clean-fid"
 
 def ours(folder: str, count: int, reference: frechet.Moments) -> float:
     """The same computation as in stages/fid.py."""
-    network, sums, pixels = inception.load(), frechet.MomentSums(), images.PixelDigest()
+    deep, sums, pixels = LoadedExtractor(INCEPTION), frechet.MomentSums(), images.PixelDigest()
     for batch in images.stream(folder, count):
         pixels.add(batch)
-        inception.add(sums, network, batch, batch_size=50)
+        deep.add(sums, batch)
     return frechet.distance(sums.moments(), reference)
 
 
@@ -130,7 +131,7 @@ def compare(folder: Path, count: int, rounds: int, scratch: Path) -> None:
     quarter = images.read(scratch / "quarter", count // 4)
     reference = scratch / "reference.npz"
     # Any images can serve as the reference.
-    frechet.save(inception.moments(inception.load(), 255 - quarter, 50), reference)
+    frechet.save(LoadedExtractor(INCEPTION).moments(255 - quarter), reference)
     peak = measure("ours", scratch / "quarter", count // 4, reference)["peak_gb"]
     about = describe(*PACKAGES) | {
         "images": count,

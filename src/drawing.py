@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing.pool import ThreadPool
 from threading import Event
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from .common.errors import UserError, user_errors
 from .common.randomness import ImageNoise, generator
 from .diffusion.denoiser import Denoiser
 from .diffusion.samplers import Sampler, Step, sample
+
+T = TypeVar("T")
 
 
 def fitted(sampler: Sampler, denoiser: Denoiser) -> Sampler:
@@ -82,13 +85,10 @@ def batches(
 ) -> Iterator[Batch]:
     """Draw a batch of images for each range of image numbers in `parts`.
 
-    Images 1 to `trajectories` keep their trajectories. On CPUs each core draws whole batches: the
-    work on small feature maps is too little to share among cores. So no image depends on the
-    number of cores.
+    Images 1 to `trajectories` keep their trajectories.
     """
-    stopped = Event()
 
-    def finish(numbers: range) -> Batch | None:
+    def finish(numbers: range, stopped: Event) -> Batch | None:
         kept = max(0, min(trajectories - numbers[0] + 1, len(numbers)))
         states = []
         for step in steps(denoiser, sampler, seed, numbers, labels):
@@ -100,14 +100,30 @@ def batches(
         trajectory = torch.stack([*states, images[:kept]]) if kept else None
         return Batch(numbers[0], images, trajectory)
 
+    return on_all_cores(finish, parts, denoiser)
+
+
+def on_all_cores(
+    finish: Callable[[range, Event], T | None], parts: list[range], denoiser: Denoiser
+) -> Iterator[T]:
+    """Yield the result of `finish` for each part. It gets an event that asks it to stop.
+
+    On CPUs each core computes whole parts: the work on small feature maps is too little to share
+    among cores. So no image depends on the number of cores.
+    """
+    stopped = Event()
+
+    def finish_part(numbers: range) -> T:
+        return cast(T, finish(numbers, stopped))  # None only after the caller has stopped
+
     if next(denoiser.parameters()).device.type != "cpu":
-        yield from map(finish, parts)
+        yield from map(finish_part, parts)
         return
     cores = torch.get_num_threads()
     try:
         with ThreadPool(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
-                yield from pool.imap(finish, parts)
+                yield from pool.imap(finish_part, parts)
             finally:  # Python aborts if threads still compute when it ends
                 stopped.set()
                 pool.close()

@@ -57,6 +57,8 @@ Labels = Literal["auto", "folders", "none"]
 Split = Literal["auto", "random"]
 Background = Literal["black", "white"]
 Transpose = Literal["auto", "always", "never"]
+Measure = Literal["auto", "always", "never"]
+Weights = Literal["pinned", "trained"]
 
 
 class Section(BaseModel):
@@ -162,6 +164,7 @@ class Sample(SamplerFields):
 
 
 class Classifier(Section):
+    weights: Weights
     epochs: Count
     batch_size: BatchSize
     lr: Positive
@@ -170,7 +173,8 @@ class Classifier(Section):
 
 
 class Fid(Section):
-    inception: Literal["auto", "always", "never"]
+    imagenet: Measure
+    inception: Measure
     statistics: Annotated[str, Field(pattern=r"^[^/\\]+\.npz$")] | None
     batch_size: BatchSize
 
@@ -212,6 +216,12 @@ class Sweep(Section):
         )
 
 
+class Fidelity(Section):
+    log_snr: Annotated[list[Float], Field(min_length=1, max_length=100)]
+    images: Annotated[int, Field(ge=2)]
+    seed: Seed
+
+
 class Bound(Section):
     images: Annotated[int, Field(ge=2)]
     seed: Seed
@@ -241,6 +251,7 @@ class Params(Section):
     quality: Quality
     spread: Spread
     sweep: Sweep
+    fidelity: Fidelity
     bound: Bound
     figures: Figures
 

@@ -56,6 +56,8 @@ class FidMetrics(Described):
     fd_digits: float
     fd_digits_floor_heldout: float
     accuracy: float | None
+    fd_imagenet: float | None
+    fd_imagenet_floor_heldout: float | None
     fid: float | None
 
 
@@ -83,6 +85,14 @@ class SweepMetrics(Described):
     floor_heldout_sets: int
     fd_digits_floor_heldout: float | None
     fd_digits_floor_heldout_sd: float | None
+    kid_imagenet_floor_heldout: float | None
+    kid_imagenet_floor_heldout_sd: float | None
+
+
+class FidelityMetrics(Described):
+    model: str
+    images: int
+    fd_imagenet_real: float | None
 
 
 class HeldoutFloors(TypedDict):
@@ -138,14 +148,15 @@ class ReferenceAbout(Described):
     """Of reference/about.json."""
 
     images: int
+    yardstick: str | None  # its name, if its classifier was used
     classifier: str
     moments: str
     features: str
     floors: DigitsFloors
 
 
-class InceptionAbout(TypedDict):
-    """Of reference/inception.json."""
+class ExtractorAbout(TypedDict):
+    """Of reference/imagenet.json and reference/inception.json."""
 
     images: int
     moments: str | None

@@ -28,6 +28,7 @@ NAMES = (
     "quality",
     "spread",
     "sweep",
+    "fidelity",
     "bound",
     "figures",
     "report",

@@ -6,27 +6,28 @@ from pathlib import Path
 
 from src import images, manifest, params, provenance
 from src.common import reports
-from src.measure import inception
-from src.measure.fid import Distances, inception_network
-from src.measure.reference import inception_about
+from src.measure.extractors import IMAGENET, INCEPTION
+from src.measure.fid import Distances, ExtractorReference
 from stages import inputs
+
+FOLDER = Path("reference")
 
 
 def main() -> None:
     p = params.load()
     drawn = manifest.load("generated/manifest.json")
     reference = inputs.reference()
-    deep = inception_about(Path("reference/inception.json"))
     reference.check_data_set(drawn.dataset_fingerprint)
     provenance.expect_file("models/model.safetensors", "which drew the images", drawn.model)
-    if deep["moments"]:
-        provenance.expect_file(
-            "reference/inception.npz", "moments of the real images", deep["moments"]
-        )
     manifest.check_settings(drawn, p.sample)
-    network = inception_network(p.fid.inception, drawn.count, deep)
+    networks = []
+    extractors = {IMAGENET: p.fid.imagenet, INCEPTION: p.fid.inception}
+    references = [ExtractorReference(extractor, FOLDER) for extractor in extractors]
+    for of_extractor, mode in zip(references, extractors.values(), strict=True):
+        network = of_extractor.network(mode, drawn.count, p.fid.batch_size)
+        networks += [network] if network else []
 
-    distances = Distances(reference, network, p.fid.batch_size)
+    distances = Distances(reference, networks)
     pixels = images.PixelDigest()
     side = reference.classifier.config.image_size
     for batch in images.stream("generated_images", drawn.count, side=side):
@@ -34,10 +35,10 @@ def main() -> None:
         distances.add(batch)  # memory never holds more than one batch
     images.check("generated_images", pixels, drawn.pixels)
 
-    floors = reference.about["floors"]
-    metrics = {
-        "dataset": reference.about["dataset"],
-        "dataset_fingerprint": reference.about["dataset_fingerprint"],
+    about, floors = reference.about, reference.about["floors"]
+    metrics: dict[str, object] = {
+        "dataset": about["dataset"],
+        "dataset_fingerprint": about["dataset_fingerprint"],
         "images": drawn.count,
         "model": drawn.model,
         "pixels": drawn.pixels,
@@ -47,12 +48,11 @@ def main() -> None:
         "fd_digits_floor_train": floors["train"]["fd_digits"],
         "fd_digits_floor_train_images": floors["train"]["images"],
         "accuracy": distances.accuracy(drawn.labels),
-        "classifier": reference.about["classifier"],
-        "classifier_reference": reference.about["moments"],
-        "fid": distances.inception("reference/inception.npz") if network else None,
-        "fid_floor_heldout": deep["floors"].get("heldout"),
-        "fid_floor_train": deep["floors"].get("train"),
-        "inception": inception.weights_hash() if network else None,
-        "inception_reference": deep["reference"] if network else None,
+        "yardstick": about["yardstick"],
+        "classifier": about["classifier"],
+        "classifier_reference": about["moments"],
     }
+    others = distances.other_distances(FOLDER)
+    for of_extractor in references:
+        metrics |= of_extractor.metrics(others.get(of_extractor.extractor.metric))
     reports.write_json("metrics/fid.json", metrics)

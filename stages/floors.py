@@ -6,7 +6,7 @@ import torch
 
 from src import classifier, params
 from src.common import dataset, device, reports
-from src.measure import neighbours, scores, strokes
+from src.measure import greys, neighbours, scores, strokes
 from stages import inputs
 
 
@@ -16,6 +16,7 @@ def main() -> None:
     reference, real = inputs.measuring(data)
 
     heldout: dict = {"images": len(real.heldout), "broken": strokes.broken(data.heldout_images)}
+    heldout |= greys.shares(data.heldout_images)
     heldout |= scores.scores(
         real.heldout,
         real.drawn_train,

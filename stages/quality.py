@@ -6,6 +6,7 @@ import torch
 
 from src import images, manifest, params, plotting, provenance
 from src.common import dataset, reports
+from src.measure import greys
 from src.measure.closest_pairs import closest_pairs
 from src.measure.quality import Comparison, with_floors
 from stages import inputs
@@ -35,19 +36,19 @@ def main() -> None:
     comparison = Comparison(generated, labels, data, reference, real)
     shares = comparison.class_shares(floors["heldout"].get("class_shares"))
     reports.write_csv("plots/class_shares.csv", shares.table())
-    about = {
+    metrics = data.describe() | {
         "images": len(generated),
         "images_floor_heldout": floors["heldout"]["images"],
         "model": drawn.model,
         "pixels": drawn.pixels,
     }
-    metrics = data.describe() | about
     scores = comparison.scores(p.quality.neighbours, p.quality.seed)
     del scores["fd_digits"]  # metrics/fid.json has it
     metrics |= with_floors(scores, floors, "heldout")
     metrics |= shares.distances()
     metrics |= with_floors({"cas": comparison.cas(p.classifier)}, floors, "train")
     metrics |= with_floors({"broken": comparison.broken()}, floors, "heldout", "train")
+    metrics |= with_floors(greys.shares(generated), floors, "heldout")
     memorisation = comparison.memorisation(floors["heldout"]["near"])
     metrics |= with_floors(memorisation, floors, "heldout")
     reports.write_json("metrics/quality.json", metrics)

@@ -4,54 +4,50 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from src import classifier, params
+from src import classifier, params, yardstick
 from src.common import artifact, dataset, device, reports
 from src.common.files import save_tensors
-from src.common.mapped import Spool
-from src.common.randomness import generator
-from src.measure import frechet
-from src.measure.inception_reference import inception_reference
+from src.measure.extractor_reference import Ready, extractor_reference
+from src.measure.extractors import IMAGENET, INCEPTION
+from src.measure.reference import real_features, write_moments
 
-MAX_DRAWN = 10_000
+CLASSIFIER, FEATURES = Path("models/classifier.safetensors"), "arrays/features.safetensors"
+YARDSTICK, DIGITS = Path("yardstick"), Path("reference/digits.npz")
+KEPT = 5000  # real images whose features the stage `sweep` uses
 
 
 def main() -> None:
     p = params.load()
     data = dataset.load("arrays/dataset.safetensors")
-    model, _ = classifier.load("models/classifier.safetensors")
-    model = model.to(device.best())
+    model, _ = classifier.load(CLASSIFIER)
+    features = real_features(model.to(device.best()), data)
+    drawn, batch_size = features["drawn"], p.fid.batch_size
 
-    spool = Spool("arrays")  # there may be more features than fit into memory
-    for batch in classifier.feature_batches(model, data.images):
-        spool.add(batch)
-    train = spool.tensor((len(data.images), classifier.FEATURES), torch.float32)
-    heldout = classifier.features(model, data.heldout_images)
-    drawn = torch.randperm(len(train), generator=generator(0, "floor"))
-    # At most half of the images, because the distance of all of them to themselves is zero.
-    drawn = drawn[: max(2, min(MAX_DRAWN, len(drawn) // 2))]
-    features = {"train": train, "heldout": heldout, "drawn": drawn}
-    save_tensors("arrays/features.safetensors", features)
+    pinned = yardstick.find(YARDSTICK, data.fingerprint)
+    ready = Ready(pinned.file(YARDSTICK, "imagenet.npz"), pinned.floors) if pinned else None
+    target = Path("reference/imagenet.npz")
+    about, kept = extractor_reference(
+        IMAGENET, data, drawn, p.fid.imagenet, batch_size, ready, target, KEPT
+    )
+    reports.write_json("reference/imagenet.json", about)
 
-    fewest = min(len(train), len(heldout), len(drawn))
-    frechet.caution("fd_digits and its floors", fewest, classifier.FEATURES)
-    digits = frechet.moments(train.numpy())
-    frechet.save(digits, "reference/digits.npz")
-    floors = {}
-    for name, real in (("heldout", heldout), ("train", train[drawn])):
-        fd_digits = frechet.distance(frechet.moments(real.numpy()), digits)
-        floors[name] = {"images": len(real), "fd_digits": fd_digits}
+    # The pinned moments have the same bits on every machine. They belong to the pinned classifier.
+    used = pinned if pinned and pinned.has_classifier(CLASSIFIER) else None
+    moments = used.file(YARDSTICK, "digits.npz") if used else None
+    floors = write_moments(DIGITS, features, moments)
+    features |= {"imagenet_train": kept.train, "imagenet_heldout": kept.heldout}
+    save_tensors(FEATURES, features)
     about = data.describe() | {
-        "images": len(train),
-        "classifier": artifact.digest("models/classifier.safetensors"),
-        "moments": artifact.digest("reference/digits.npz"),
-        "features": artifact.digest("arrays/features.safetensors"),
+        "images": len(data.images),
+        "yardstick": used.name if used else None,
+        "classifier": artifact.digest(CLASSIFIER),
+        "moments": artifact.digest(DIGITS),
+        "features": artifact.digest(FEATURES),
         "floors": floors,
     }
     reports.write_json("reference/about.json", about)
 
-    statistics = Path("statistics") / p.fid.statistics if p.fid.statistics else None
-    target = Path("reference/inception.npz")
-    deep = inception_reference(data, drawn, p.fid, statistics, target)
-    reports.write_json("reference/inception.json", deep)
+    statistics = Ready(Path("statistics") / p.fid.statistics) if p.fid.statistics else None
+    target, mode = Path("reference/inception.npz"), p.fid.inception
+    about, _ = extractor_reference(INCEPTION, data, drawn, mode, batch_size, statistics, target)
+    reports.write_json("reference/inception.json", about)

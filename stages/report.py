@@ -15,6 +15,7 @@ METRICS: dict[str, type] = {
     "metrics/classifier.json": provenance.Described,
     "metrics/data.json": provenance.DataMetrics,
     "metrics/fid.json": provenance.FidMetrics,
+    "metrics/fidelity.json": provenance.FidelityMetrics,
     "metrics/quality.json": provenance.QualityMetrics,
     "metrics/spread.json": provenance.SpreadMetrics,
     "metrics/sweep.json": provenance.SweepMetrics,

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import statistics
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from src import drawing, model_file, params, provenance
 from src.common import dataset, reports
+from src.measure.extractors import IMAGENET
+from src.measure.fid import ExtractorReference
 from src.measure.quality import Comparison
 from stages import inputs
 
-OF_FID = ("fd_digits", "accuracy")
-DISTANCES = ("fd_digits_infinity", "kid_digits")
-SHARES = ("precision", "recall", "density", "coverage", "cas", "broken")
-OF_QUALITY = DISTANCES + SHARES
-SCORES = OF_FID + OF_QUALITY
+DISTANCES = ("fd_imagenet", "fd_digits", "fd_digits_infinity", "kid_digits")
+SHARES = ("accuracy", "precision", "recall", "density", "coverage", "cas", "broken")
+SCORES = DISTANCES + SHARES
 
 
 def main() -> None:
@@ -34,6 +35,7 @@ def main() -> None:
     sampler = drawing.fitted(p.sample.sampler, model)
     counts = about["class_counts"] if model.conditional else []
     names = about.get("class_names")
+    imagenet = ExtractorReference(IMAGENET, Path("reference")).distance()
     measured: dict[str, Any] = {**first, **quality}
     rows = [{"seed": p.sample.seed} | {name: measured[name] for name in SCORES}]
     seeds = range(p.sample.seed + 1, p.sample.seed + p.spread.seeds)
@@ -43,6 +45,7 @@ def main() -> None:
         comparison = Comparison(images, labels, data, reference, real)
         scores = comparison.scores(p.quality.neighbours, p.quality.seed)
         scores |= {"accuracy": comparison.accuracy(), "broken": comparison.broken()}
+        scores["fd_imagenet"] = imagenet(images) if imagenet else None
         scores["cas"] = comparison.cas(p.classifier, f"images of seed {seed}")
         rows.append({"seed": seed} | {name: scores[name] for name in SCORES})
     reports.write_csv("plots/spread.csv", rows)

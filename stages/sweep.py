@@ -9,6 +9,7 @@ from tqdm import tqdm
 from src import drawing, model_file, params, provenance
 from src.common import artifact, reports
 from src.measure import scores, strokes
+from src.measure.imagenet import Imagenet
 from stages import inputs
 
 MODEL = "models/model.safetensors"
@@ -17,11 +18,12 @@ MODEL = "models/model.safetensors"
 def main() -> None:
     p = params.load()
     reference, real = inputs.measuring()
-    model, about = model_file.open_model("models/model.safetensors", p.sweep.precision)
+    model, about = model_file.open_model(MODEL, p.sweep.precision)
     fingerprint = reference.about["dataset_fingerprint"]
     provenance.expect(f"{MODEL}, its data set", about["dataset_fingerprint"], fingerprint)
     counts = about["class_counts"] if model.conditional else []
     labels = drawing.choose_labels(None, counts, p.sweep.seed, p.sweep.count)
+    imagenet = Imagenet(real)
 
     rows = []
     for name in p.sweep.samplers:
@@ -37,6 +39,7 @@ def main() -> None:
                 "images_per_second": len(images) / seconds,
             }
             quality = scores.quick(reference.classifier, images, labels, reference.moments)
+            quality["kid_imagenet"] = imagenet.distance(images)
             rows.append(cost | quality | {"broken": strokes.broken(images)})
     reports.write_csv("plots/quality_over_steps.csv", rows)
 
@@ -49,5 +52,9 @@ def main() -> None:
         "best_evaluations": best["evaluations"],
         "best_fd_digits": best["fd_digits"],
     }
-    floors = scores.floor_of_sets(real.heldout, reference.moments, p.sweep.count, p.sweep.seed)
-    reports.write_json("metrics/sweep.json", metrics | floors)
+    heldout = scores.shuffled(real.heldout, p.sweep.seed)
+    sets, mean, deviation = scores.floor_of_sets(heldout, reference.distance, p.sweep.count)
+    metrics["floor_heldout_sets"] = sets
+    metrics["fd_digits_floor_heldout"] = mean
+    metrics["fd_digits_floor_heldout_sd"] = deviation
+    reports.write_json("metrics/sweep.json", metrics | imagenet.floors(p.sweep.count))

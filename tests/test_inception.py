@@ -11,6 +11,7 @@ from src import images
 from src.common import torchvision_remedy  # noqa: F401 (before pytorch_fid imports torchvision)
 from src.common.errors import UserError
 from src.measure import frechet, inception
+from src.measure.extractors import INCEPTION, Decision, LoadedExtractor, decide
 from src.measure.inception import Features
 
 from pytorch_fid import fid_score  # isort: skip
@@ -21,6 +22,10 @@ def pictures(count: int, seed: int) -> torch.Tensor:
     random = torch.Generator().manual_seed(seed)
     blocks = torch.randint(0, 256, (count, 1, 4, 4), dtype=torch.uint8, generator=random)
     return blocks.repeat_interleave(7, 2).repeat_interleave(7, 3)
+
+
+def moments(network: torch.nn.Module, batch: torch.Tensor, batch_size: int) -> frechet.Moments:
+    return LoadedExtractor(INCEPTION, batch_size, network).moments(batch)
 
 
 def pytorch_fid_value(one: Path, other: Path, dims: int = 2048) -> float:
@@ -40,8 +45,8 @@ def test_fid_equals_that_of_pytorch_fid(weights, tmp_path, dims, colour):
         (tmp_path / name).mkdir()
         images.write(tmp_path / name, 1, batch)
     network = inception.load(dims)
-    reference = inception.moments(network, real, batch_size=5)
-    drawn = inception.moments(network, images.read(tmp_path / "generated", 12), 7)
+    reference = moments(network, real, batch_size=5)
+    drawn = moments(network, images.read(tmp_path / "generated", 12), 7)
     ours = frechet.distance(drawn, reference)
     of_means = ((drawn.mu - reference.mu) ** 2).sum()
     assert ours > 1e-3
@@ -57,7 +62,7 @@ def test_fid_equals_that_of_pytorch_fid(weights, tmp_path, dims, colour):
     np.testing.assert_allclose(
         theirs.mu, reference.mu, rtol=1e-3, atol=1e-3 * np.abs(reference.mu).max()
     )
-    assert frechet.distance(inception.moments(network, generated, 12), theirs) == pytest.approx(
+    assert frechet.distance(moments(network, generated, 12), theirs) == pytest.approx(
         ours, rel=1e-3, abs=0
     )
 
@@ -82,7 +87,7 @@ def test_the_rearranged_network_has_the_features_of_pytorch_fids_own(weights, mo
 @pytest.mark.slow
 def test_moments_do_not_depend_on_the_batch_size(weights):
     network, batch = inception.load(64), pictures(5, 3)
-    one, other = inception.moments(network, batch, 5), inception.moments(network, batch, 2)
+    one, other = moments(network, batch, 5), moments(network, batch, 2)
     np.testing.assert_allclose(
         one.sigma, other.sigma, rtol=1e-3, atol=1e-4 * np.abs(one.sigma).max()
     )
@@ -135,19 +140,19 @@ class TestDecision:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
     def test_never_computes_nothing(self):
-        assert inception.decide("never", ready_made=True, images=1) == inception.Decision(
+        assert decide(INCEPTION, "never", ready_made=True, images=1) == Decision(
             False, "fid.inception is never"
         )
 
     def test_auto_without_gpu_and_statistics_says_what_it_would_take_and_how_to_ask(self):
-        decision = inception.decide("auto", ready_made=False, images=60_000)
+        decision = decide(INCEPTION, "auto", ready_made=False, images=60_000)
         assert not decision.compute
         assert "about 59 minutes" in decision.why and "-S fid.inception=always" in decision.why
 
     @pytest.mark.parametrize("ready_made, gpu", [(True, False), (False, True)])
     def test_auto_without_weights_says_where_to_put_them(self, ready_made, gpu, monkeypatch):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-        decision = inception.decide("auto", ready_made, images=60_000)
+        decision = decide(INCEPTION, "auto", ready_made, images=60_000)
         assert not decision.compute and str(inception.weights_path()) in decision.why
 
     @pytest.mark.parametrize("ready_made, gpu", [(True, False), (False, True)])
@@ -155,11 +160,11 @@ class TestDecision:
         self, ready_made, gpu, small_weights, monkeypatch
     ):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
-        assert inception.decide("auto", ready_made, images=60_000).compute
+        assert decide(INCEPTION, "auto", ready_made, images=60_000).compute
 
     def test_always_makes_missing_weights_an_error(self):
         with pytest.raises(UserError, match="Inception weights missing.*fid.inception"):
-            inception.decide("always", ready_made=False, images=1)
+            decide(INCEPTION, "always", ready_made=False, images=1)
 
     def test_always_computes_on_a_cpu_too(self, small_weights):
-        assert inception.decide("always", ready_made=False, images=1).compute
+        assert decide(INCEPTION, "always", ready_made=False, images=1).compute

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.measure.kernel import discrepancy, kid
+from src.measure.kernel import KernelDistance, discrepancy, kid
 
 
 def cloud(count: int, seed: int, shift: float = 0.0) -> torch.Tensor:
@@ -47,3 +47,12 @@ def test_the_unit_of_the_features_does_not_matter():
 
 def test_it_spreads_also_where_there_are_few():
     assert kid(cloud(60, 0), cloud(50, 1), seed=0, subsets=10)[1] > 0
+
+
+def test_the_distance_from_all_points_is_the_estimate_of_the_definition():
+    real, fake = cloud(2300, 0), cloud(400, 1, 0.5)
+    unit = real.double().square().mean().sqrt()
+    expected = float(discrepancy(real.double() / unit, fake.double() / unit))
+    assert KernelDistance(real).to(fake) == pytest.approx(expected, rel=1e-9)
+    subsets = kid(real, fake, seed=0, subsets=100, size=200)[0]
+    assert KernelDistance(real).to(fake) == pytest.approx(subsets, rel=0.05)

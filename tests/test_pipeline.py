@@ -28,11 +28,12 @@ import yaml
 from filelock import FileLock
 from PIL import Image
 
-from src import classifier, images, model_file
+from src import classifier, images, model_file, provenance
 from src.common import dataset
 from src.common.errors import UserError
 from src.common.files import save_tensors
-from src.measure import frechet, inception
+from src.measure import frechet
+from src.measure.extractors import INCEPTION, LoadedExtractor
 from stages.__main__ import NAMES
 from tests.helpers import (
     ROOT,
@@ -46,7 +47,7 @@ from tests.helpers import (
 from tests.test_archives import make_zip, pictures, png
 from tests.test_inception import pictures as inception_pictures
 from tests.test_inception import pytorch_fid_value
-from tools import examples, get_data, summary
+from tools import examples, get_data, summary, yardstick
 from tools.soak import SETTINGS, TIMED
 
 pytestmark = pytest.mark.slow
@@ -162,6 +163,7 @@ def test_all_figures_and_previews_are_there(finished):
         "samples_by_class.png",
         "learning_curve.png",
         "loss_by_noise_level.png",
+        "fidelity_by_noise_level.png",
         "schedules.png",
         "quality_over_steps.png",
         "reverse_process.gif",
@@ -657,30 +659,45 @@ def test_ready_made_statistics_take_the_place_of_the_real_images(copy):
         stage("reference")
 
 
+class PixelNetwork(torch.nn.Module):
+    """Stands for a network: its features are the pixels of 8x8 images. It counts the images."""
+
+    def __init__(self):
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+        self.seen = 0
+
+    def forward(self, images):
+        self.seen += len(images)
+        return images.flatten(1).float()
+
+
 @pytest.mark.parametrize("statistics", [None, "mnist.npz"])
 def test_inception_sees_each_real_image_once_and_the_floors_are_measured(
     copy, monkeypatch, statistics
 ):
-    counts = []
+    network = PixelNetwork()
+    stand_in = dataclasses.replace(INCEPTION, dims=64, load=lambda: network, sha256=lambda: "0")
+    monkeypatch.setattr(importlib.import_module("stages.reference"), "INCEPTION", stand_in)
+    data = dataset.load(copy / "arrays/dataset.safetensors")
 
-    def moments(network, images, batch_size, sums=None, chosen=None):
-        counts.append(len(images) if chosen is None else len(chosen))
-        return frechet.Moments(np.full(2048, float(counts[-1])), np.eye(2048))
+    def moments(pictures):
+        return frechet.moments(pictures.flatten(1).float().numpy())
 
-    np.savez(copy / "statistics/mnist.npz", mu=np.full(2048, 1618.0), sigma=np.eye(2048))
+    real = moments(data.images)
+    if statistics:
+        real = frechet.Moments(real.mu + 1, real.sigma)
+        frechet.save(real, copy / "statistics/mnist.npz")
     set_params(copy, {"fid": {"statistics": statistics, "inception": "always"}})
-    for name, value in (
-        ("fetch_weights", lambda: None),
-        ("load", torch.nn.Identity),
-        ("moments", moments),
-    ):
-        monkeypatch.setattr(inception, name, value)
     stage("reference")
-    # Half of the few training images, the other half, the held-out ones.
-    assert counts == ([809, 179] if statistics else [809, 809, 179])
+    drawn = provenance.tensors(copy / "arrays/features.safetensors")["drawn"]
+    assert len(drawn) == 809
+    assert network.seen == (809 if statistics else 1618) + 179
     floors = json.loads((copy / "reference/inception.json").read_text())["floors"]
-    real = 1618 if statistics else 809  # what stands for the moments of the training images
-    expected = {"heldout": 2048 * (real - 179) ** 2, "train": 2048 * (real - 809) ** 2}
+    expected = {
+        "heldout": frechet.distance(moments(data.heldout_images), real),
+        "train": frechet.distance(moments(data.images[drawn]), real),
+    }
     assert floors == pytest.approx(expected)
 
 
@@ -693,7 +710,7 @@ def test_fid_by_the_stages_equals_that_of_pytorch_fid(copy, weights):
     pixels = images.PixelDigest(images.read(copy / "generated_images", 12))
     manifest |= {"count": 12, "labels": manifest["labels"][:12], "pixels": pixels.hex()}
     path.write_text(json.dumps(manifest))
-    statistics = inception.moments(inception.load(), inception_pictures(12, 2), 12)
+    statistics = LoadedExtractor(INCEPTION).moments(inception_pictures(12, 2))
     frechet.save(statistics, copy / "statistics/mnist.npz")
     changes = {"statistics": "mnist.npz", "inception": "auto"}
     set_params(copy, {"fid": changes, "sample": {"count": 12}})
@@ -703,7 +720,40 @@ def test_fid_by_the_stages_equals_that_of_pytorch_fid(copy, weights):
     fid = metrics(copy, "fid")
     assert fid["fid"] == pytest.approx(expected, rel=1e-3, abs=0)
     assert fid["fid"] > 1e-3
-    assert fid["inception"] == inception.weights_hash() and len(fid["inception_reference"]) == 12
+    assert fid["inception"] == INCEPTION.weights_hash() and len(fid["inception_reference"]) == 12
+
+
+def test_the_yardstick_of_the_data_set_is_taken_instead_of_a_training(copy, monkeypatch):
+    assert metrics(copy, "classifier")["weights"] == "trained"
+    assert metrics(copy, "fid")["yardstick"] is None
+    before = metrics(copy, "fid")
+    yardstick.make("digits-1", copy / "yardstick")
+    with monkeypatch.context() as patch:
+        patch.setattr(classifier, "fit", lambda *_: pytest.fail("trained all the same"))
+        stage("classifier")
+        stage("reference")
+    stage("fid")
+    after = metrics(copy, "fid")
+    assert metrics(copy, "classifier")["weights"] == after["yardstick"] == "digits-1"
+    same = ("fd_digits", "fd_imagenet", "fd_imagenet_floor_heldout", "fd_imagenet_floor_train")
+    assert [after[name] for name in same] == pytest.approx([before[name] for name in same])
+    set_params(copy, {"classifier": {"weights": "trained", "epochs": 1}})
+    stage("classifier")
+    assert metrics(copy, "classifier")["weights"] == "trained"
+
+
+def test_without_fd_imagenet_all_stages_go_on(copy):
+    """Each says "not measured", and nothing is drawn for it."""
+    set_params(copy, {"fid": {"imagenet": "never"}, "spread": {"seeds": 1}})
+    (copy / "reference/imagenet.npz").unlink()
+    for name in NAMES[NAMES.index("reference") :]:
+        if name not in ("train", "sample", "bound"):
+            stage(name)
+    assert metrics(copy, "fid")["fd_imagenet"] is None
+    assert metrics(copy, "spread")["fd_imagenet_mean"] is None
+    assert metrics(copy, "sweep")["kid_imagenet_floor_heldout"] is None
+    assert metrics(copy, "fidelity")["fd_imagenet_noise"] is None
+    assert "not measured" in (copy / "report/report.html").read_text()
 
 
 def test_where_the_other_schedule_would_leave_no_signal_there_are_figures_all_the_same(copy):

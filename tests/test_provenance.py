@@ -17,6 +17,7 @@ ABOUT = {
     "dataset": "shapes",
     "dataset_fingerprint": "123456789abc",
     "images": 40,
+    "yardstick": None,
     "classifier": "a",
     "moments": "b",
     "features": "c",

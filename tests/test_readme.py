@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks import peers
+from benchmarks import peers, spoilt
 from stages.__main__ import NAMES
 from tests.helpers import ROOT, clone_into, run
 
@@ -31,6 +31,7 @@ REAL = {"fid.accuracy": "classifier.heldout_accuracy", "quality.cas": "quality.c
 def test_there_is_a_table_of_results():
     assert {name for name, *_ in ROWS} >= {
         "fid.fd_digits",
+        "fid.fd_imagenet",
         "fid.accuracy",
         "quality.recall",
         "bound.bits_per_dim",
@@ -133,6 +134,22 @@ def test_numbers_over_seeds_in_the_table_of_metrics_are_those_in_the_metrics():
             assert float(cell) == round(METRICS[f"spread.{name}_{kind}"], decimals), (name, kind)
 
 
+def test_the_table_of_fidelity_is_the_committed_one():
+    rows = re.findall(r"^\| (-?[\d.]+) \| (\d+) \| ([\d.]+) \|$", DOCS, re.MULTILINE)
+    table = pd.read_csv(ROOT / "plots/fidelity_by_noise_level.csv")
+    assert [tuple(map(float, row)) for row in rows] == [
+        (round(row.log_snr, 1), row.steps, round(row.fd_imagenet, 1)) for row in table.itertuples()
+    ]
+    real = METRICS["fidelity.fd_imagenet_real"]
+    assert f"The same images have {real:.1f} before that" in DOCS
+
+
+def test_the_table_of_spoilt_digits_is_the_committed_one():
+    assert (
+        spoilt.markdown(json.loads((ROOT / "benchmarks/results/spoilt.json").read_text())) in DOCS
+    )
+
+
 def test_the_readme_says_that_fid_was_not_measured_exactly_as_long_as_it_was_not():
     assert (METRICS["fid.fid"] is None) == ("FID in Inception features was not measured" in README)
     assert (METRICS["fid.fid"] is None) == ("fid.fid" not in {name for name, *_ in ROWS})
@@ -177,6 +194,7 @@ def test_pictures_in_git_are_figures_and_generated_images_alone():
     suffixes = (".png", ".gz", ".zip", ".npy", ".jpg", ".gif")
     assert sorted(path for path in tracked if path.endswith(suffixes)) == [
         *(f"docs/pictures/{name}.png" for name in ("demo", "peers", "shapes")),
+        "figures/fidelity_by_noise_level.png",
         "figures/learning_curve.png",
         "figures/loss_by_noise_level.png",
         "figures/quality_over_steps.png",

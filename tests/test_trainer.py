@@ -1,5 +1,6 @@
 import errno
 import math
+import multiprocessing
 import os
 import time
 
@@ -83,6 +84,8 @@ def test_worker_processes_that_send_no_batch_are_an_error(data, settings, monkey
     complaint = r"train\.workers: a batch did not arrive .*train\.workers to 0"
     with pytest.raises(UserError, match=complaint):
         trained(data, change(settings, workers=1))
+    for child in multiprocessing.active_children():  # would hold the output of the tests open
+        child.kill()
 
 
 def test_worker_processes_that_cannot_start_are_an_error(data, settings, monkeypatch):

@@ -23,7 +23,15 @@ from src.show.commits import Commit, experiment_refs, flat
 
 METRICS = tuple(name for name in experiments.METRICS if name != "train.heldout_loss")
 HIGHER_IS_BETTER = {"accuracy", "precision", "recall", "density", "coverage", "cas"}
-LOWER_IS_BETTER = {"fd_digits", "fd_digits_infinity", "kid_digits", "broken", "bits_per_dim", "fid"}
+LOWER_IS_BETTER = {
+    "bits_per_dim",
+    "broken",
+    "fd_digits",
+    "fd_digits_infinity",
+    "fd_imagenet",
+    "fid",
+    "kid_digits",
+}
 LEVEL = 0.95  # of the intervals
 POWER = 0.8  # share of repetitions that detect a detectable difference
 

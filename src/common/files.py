@@ -97,3 +97,9 @@ def save_tensors(
             if not number:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
+
+
+def copy(path: str | Path, target: str | Path) -> None:
+    """Replace `target` with a copy of the file `path`."""
+    with replacing(target) as temporary:
+        shutil.copyfile(path, temporary)

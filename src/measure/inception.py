@@ -1,4 +1,4 @@
-"""pytorch-fid's Inception network: its weights, whether to use it, and its features.
+"""pytorch-fid's Inception network: its weights and its features.
 
 The network comes from pytorch-fid, so that `fid` equals the output of that command up to rounding.
 The weights are checked against the hash in their file name, and read without unpickling code.
@@ -7,7 +7,6 @@ The weights are checked against the hash in their file name, and read without un
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -17,10 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from tqdm import tqdm
 
 from ..common.errors import UserError
-from .frechet import Moments, MomentSums
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -31,15 +28,6 @@ DIMS = 2048
 # pytorch-fid states the first 8 digits, in the file's name. Several public projects that keep this
 # file state all 64, and agree.
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-CPU_IMAGES_PER_SECOND = 17  # on two cores; for the estimate in a message
-
-
-@dataclass(frozen=True)
-class Decision:
-    """Whether to compute Inception features, and why or why not."""
-
-    compute: bool
-    why: str
 
 
 def pytorch_fid() -> ModuleType:
@@ -57,38 +45,8 @@ def weights_path() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
-def decide(mode: str, ready_made: bool, images: int) -> Decision:
-    """Decide whether to compute Inception features. If so, fetch the weights if missing.
-
-    `mode` is fid.inception, `ready_made` says whether moments of the real images exist, and
-    `images` is the number of images to process. Raises UserError if `mode` is "always" and the
-    weights are missing.
-    """
-    if mode == "never":
-        return Decision(False, "fid.inception is never")
-    if mode == "auto" and not ready_made and not torch.cuda.is_available():
-        minutes = images / CPU_IMAGES_PER_SECOND / 60
-        return Decision(
-            False,
-            f"there is no GPU, and Inception would take about {minutes:.0f} minutes for {images} "
-            f"images on a two-core CPU. `dvc exp run -S fid.inception=always` measures it anyway; "
-            f"with fid.statistics it skips the training images",
-        )
-    try:
-        fetch_weights()
-    except UserError as error:
-        if mode == "always":
-            raise
-        return Decision(
-            False,
-            f"{error}. Then run `dvc repro --single-item --force reference fid`, "
-            f"since DVC does not track the weights",
-        )
-    return Decision(True, f"Inception weights at {weights_path()}")
-
-
-def fetch_weights() -> None:
-    """Fetch the weights if they are missing, and check them.
+def sha256() -> str:
+    """The sha256 of the weights, in hex. Fetches them if they are missing.
 
     Raises UserError if the download fails or the hash is wrong.
     """
@@ -103,21 +61,17 @@ def fetch_weights() -> None:
                 f"Download {url} to this path, "
                 f"or set fid.inception to never"
             ) from None
-    sha256 = weights_sha256()
-    if sha256 != SHA256:
+    actual = weights_sha256()
+    if actual != SHA256:
         raise UserError(
-            f"{path}: expected the sha256 {SHA256}, found {sha256}. "
+            f"{path}: expected the sha256 {SHA256}, found {actual}. "
             f"Delete the file to download it again"
         )
+    return actual
 
 
 def weights_sha256() -> str:
     return hashlib.sha256(weights_path().read_bytes()).hexdigest()
-
-
-def weights_hash() -> str:
-    """First 12 hex digits of the weights' sha256, for the metrics."""
-    return weights_sha256()[:12]
 
 
 class Features(nn.Module):
@@ -162,7 +116,7 @@ def load(dims: int = DIMS) -> Features:
 
     In evaluation mode on the CPU. Raises UserError if the weights are missing or damaged.
     """
-    fetch_weights()
+    sha256()
     try:
         weights = torch.load(weights_path(), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load has no base class for its errors
@@ -173,33 +127,3 @@ def load(dims: int = DIMS) -> Features:
     with mock.patch.object(peer, "load_state_dict_from_url", lambda *args, **kwargs: weights):
         network = peer.InceptionV3([peer.InceptionV3.BLOCK_INDEX_BY_DIM[dims]])
     return Features(network.eval())
-
-
-@torch.inference_mode()
-def add(sums: MomentSums, network: Features, images: Tensor, batch_size: int) -> None:
-    """Add the features of uint8 images (N, C, H, W), C 1 or 3, to `sums`.
-
-    The network gets at most `batch_size` images at a time.
-    """
-    device = next(network.parameters()).device
-    for batch in images.split(batch_size):
-        sums.add(network(batch.to(device)).cpu().numpy())
-
-
-def moments(
-    network: Features,
-    images: Tensor,
-    batch_size: int,
-    sums: MomentSums | None = None,
-    chosen: Tensor | None = None,
-) -> Moments:
-    """Moments of the features of uint8 images (N, C, H, W), C 1 or 3.
-
-    `chosen` (M,) int64 has the positions of the images to use (default: all). The features are
-    added to `sums`, and features that it already has count too.
-    """
-    sums = sums or MomentSums()
-    chosen = torch.arange(len(images)) if chosen is None else chosen
-    for part in tqdm(chosen.split(batch_size), desc="Inception", unit="batch"):
-        add(sums, network, images[part], batch_size)
-    return sums.moments()

@@ -6,6 +6,7 @@ They are computed for generated images, and for real images as floors.
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from dataclasses import asdict
 
 import torch
@@ -67,18 +68,20 @@ def total_variation(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().sum() / 2)
 
 
-def floor_of_sets(features: Tensor, reference: Moments, size: int, seed: int) -> dict:
-    """Distances of disjoint random sets of `size` real features, out of `features` (N, D).
+def floor_of_sets(
+    features: Tensor, distance: Callable[[Tensor], float], size: int
+) -> tuple[int, float | None, float | None]:
+    """Distances of disjoint sets of `size` real features, out of `features` (N, D).
 
     Returns the number of sets, and mean and standard deviation of their distances. Each is None
     if there are too few sets.
     """
-    # Shuffle, since the first half of MNIST's test images is neater.
-    shuffled = features[torch.randperm(len(features), generator=generator(seed, "floor"))]
-    sets = [part for part in shuffled.split(size) if len(part) == size]
-    floors = [distance(moments(part.numpy()), reference) for part in sets]
-    return {
-        "floor_heldout_sets": len(floors),
-        "fd_digits_floor_heldout": statistics.mean(floors) if floors else None,
-        "fd_digits_floor_heldout_sd": statistics.stdev(floors) if len(floors) > 1 else None,
-    }
+    sets = [part for part in features.split(size) if len(part) == size]
+    floors = [distance(part) for part in sets]
+    mean = statistics.mean(floors) if floors else None
+    return len(floors), mean, statistics.stdev(floors) if len(floors) > 1 else None
+
+
+def shuffled(features: Tensor, seed: int) -> Tensor:
+    """The rows of `features` in random order: the first half of MNIST's test images is neater."""
+    return features[torch.randperm(len(features), generator=generator(seed, "floor"))]

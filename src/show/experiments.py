@@ -13,6 +13,7 @@ import pandas as pd
 from .commits import Commit, experiment_refs, flat, git, load_yaml
 
 METRICS = (
+    "fid.fd_imagenet",
     "fid.fd_digits",
     "fid.accuracy",
     "quality.precision",

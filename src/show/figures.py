@@ -23,7 +23,11 @@ from ..plotting import BLUE, COLOURS, COLUMN, ORANGE, PAGE, add_note, show_image
 CURVE = ("step", "train_loss", "heldout_loss")
 LEVELS = ("t_from", "t_to", "loss")
 LONGEST_NAME = 20  # characters of a class that a figure shows
-SWEEP = ("evaluations", "images_per_second", "fd_digits", "broken")
+SWEEP = ("evaluations", "images_per_second", "fd_digits", "kid_imagenet", "broken")
+FIDELITY = ("log_snr", "steps", "fd_imagenet")
+
+
+Floor = tuple[float, float]  # mean and standard deviation
 
 
 def _set_close(figure: Figure) -> None:
@@ -152,35 +156,69 @@ def loss_by_noise_level(levels: pd.DataFrame, loss_name: str, note: str) -> Figu
     return figure
 
 
-def quality_over_steps(sweep: pd.DataFrame, floor: tuple[float, float] | None, note: str) -> Figure:
-    """fd_digits over network evaluations and over time, and broken strokes over evaluations.
+def quality_over_steps(sweep: pd.DataFrame, floors: dict[str, Floor | None], note: str) -> Figure:
+    """Two distances, time and broken strokes over network evaluations.
 
-    `sweep` has columns sampler, evaluations, images_per_second, fd_digits, broken. `floor` is the
-    mean and standard deviation of fd_digits for as many real held-out images; None if there are
-    too few.
+    `sweep` has columns sampler, evaluations, images_per_second, fd_digits, kid_imagenet, broken.
+    `floors` has mean and standard deviation of both distances for as many real held-out images;
+    None if there are too few. Distances that were not measured leave an empty panel.
     """
-    figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.8))
+    figure, axes = plt.subplots(2, 2, figsize=(PAGE, 4.6), sharex=True)
+    panels = dict(zip(("fd_digits", "kid_imagenet", "seconds", "broken"), axes.flat, strict=True))
+    sweep = sweep.assign(seconds=1000 / sweep["images_per_second"], broken=100 * sweep["broken"])
     colours = itertools.cycle(COLOURS)
     for name, rows in sweep.groupby("sampler", sort=False):
         style = {"color": next(colours), "label": name, "marker": "o", "markersize": 3.5}
-        axes[0].plot(rows["evaluations"], rows["fd_digits"], **style)
-        axes[1].plot(1000 / rows["images_per_second"], rows["fd_digits"], **style)
-        axes[2].plot(rows["evaluations"], 100 * rows["broken"], **style)
-    for axis in axes:
+        for column, axis in panels.items():
+            axis.plot(rows["evaluations"], rows[column], **style)
+    for metric, floor in floors.items():
+        if floor:
+            _draw_floor(panels[metric], *floor)
+        if sweep[metric].gt(0).all():
+            _log_values(panels[metric])
+    panels["kid_imagenet"].yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    for axis in panels.values():
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(MaxNLocator(4))
         axis.xaxis.set_major_formatter("{x:g}")
         axis.xaxis.set_minor_formatter("")
-    for axis in axes[:2]:
-        if floor:
-            _draw_floor(axis, *floor)
-        _log_values(axis)
-    evaluations = "network evaluations per image"
-    axes[0].set(xlabel=evaluations, ylabel="fd_digits", title="Quality over evaluations")
-    axes[1].set(xlabel="seconds per 1,000 images", ylabel="fd_digits", title="Quality over time")
-    axes[2].set(xlabel=evaluations, ylabel="images in pieces, %", title="Broken strokes")
-    handles, names = axes[0].get_legend_handles_labels()
+    for axis in axes[1]:
+        axis.set_xlabel("network evaluations per image")
+    panels["fd_digits"].set(ylabel="fd_digits", title="Distance in the classifier's features")
+    panels["kid_imagenet"].set(ylabel="kid_imagenet", title="Distance in ImageNet features")
+    panels["seconds"].set(ylabel="seconds per 1,000 images", title="Time")
+    panels["broken"].set(ylabel="images in pieces, %", title="Broken strokes")
+    handles, names = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, fontsize=7, ncols=3, loc="outside upper center")
+    add_note(figure, note)
+    return figure
+
+
+def fidelity_by_noise_level(levels: pd.DataFrame, real: float | None, note: str) -> Figure:
+    """fd_imagenet of real images that were noised and denoised, over the log-SNR between.
+
+    `levels` has columns log_snr, steps, fd_imagenet. `real` is the value of the same images before;
+    None, like the column, if it was not measured.
+    """
+    figure, axis = plt.subplots(figsize=(COLUMN, 2.5))
+    positions = range(len(levels))
+    axis.bar(positions, levels["fd_imagenet"], color=BLUE, width=0.6)
+    if real is None:
+        axis.text(0.5, 0.5, "not measured", transform=axis.transAxes, ha="center")
+    else:
+        axis.axhline(real, color=ORANGE, label=f"the same real images: {real:.1f}")
+        axis.legend(fontsize=7, loc="upper left")
+        axis.set_ylim(0, 1.25 * max(real, levels["fd_imagenet"].max()))
+        for x, value in zip(positions, levels["fd_imagenet"], strict=True):
+            axis.text(x, value, f"{value:.1f}", ha="center", va="bottom", fontsize=7)
+    pairs = zip(levels["log_snr"], levels["steps"], strict=True)
+    axis.set_xticks(positions, [f"{level:.1f}\n{steps:.0f}" for level, steps in pairs])
+    axis.set(
+        xlabel="log-SNR from which the sampler denoises, and its steps from there",
+        ylabel="fd_imagenet",
+        title="Fidelity by noise level",
+    )
+    axis.grid(visible=False, axis="x")
     add_note(figure, note)
     return figure
 

@@ -39,6 +39,7 @@ def percent(what: str, better: str) -> Kind:
 
 
 MEASURES = {
+    "fid.fd_imagenet": Kind("Fréchet distance in features of an ImageNet network", "lower"),
     "fid.fd_digits": Kind("Fréchet distance in the digit classifier's features", "lower"),
     "quality.fd_digits_infinity": Kind("the same, extrapolated to infinitely many images", "lower"),
     "fid.fid": Kind("Fréchet distance in Inception features (FID)", "lower"),
@@ -52,6 +53,8 @@ MEASURES = {
     "quality.coverage": percent("coverage: real neighbourhoods with a generated image", "higher"),
     "quality.cas": percent("real images recognised after training on generated ones", "higher"),
     "quality.broken": percent("images with broken strokes", "as real images"),
+    "quality.grey_0": percent("values that are 0", "as real images"),
+    "quality.grey_1_3": percent("values from 1 to 3 of 255", "as real images"),
     "quality.class_distance": Kind(
         "class shares: distance between generated and training images", "lower", digits=4
     ),
@@ -79,7 +82,13 @@ PICTURES = (
         ),
     ),
     (("schedules", "The noise schedules."),),
-    (("loss_by_noise_level", "Held-out loss of the finished model by noise level."),),
+    (
+        ("loss_by_noise_level", "Held-out loss of the finished model by noise level."),
+        (
+            "fidelity_by_noise_level",
+            "Real images, noised to a log-SNR and denoised from there: the distance that arises.",
+        ),
+    ),
 )
 NARROW = {"samples_by_class", "reverse_process", "loss_by_noise_level"}
 

@@ -15,23 +15,38 @@ import yaml
 from .. import provenance
 from ..common import device
 from ..diffusion.schedule import Schedule, ScheduleConfig, ScheduleName
-from ..provenance import SweepMetrics
+from ..provenance import FidMetrics, SweepMetrics
 from . import experiments
 from .commits import git
 
 CODE = ("src", "stages", "tools", "dvc.yaml", "params.yaml", "constraints.txt")
 
 
-def sweep_floor(sweep: SweepMetrics) -> tuple[tuple[float, float] | None, str]:
-    """Mean and standard deviation of fd_digits of real images, and a note for the figure.
+def distances(fid: FidMetrics) -> str:
+    """The distances that were measured, each with its floor, in one line."""
+    parts = []
+    for metric in ("fd_imagenet", "fd_digits"):
+        value, floor = fid[metric], fid[f"{metric}_floor_heldout"]  # type: ignore[literal-required]
+        if value is not None and floor is not None:
+            parts.append(f"{metric} {value:.2f} (real held-out images: {floor:.2f})")
+    return ", ".join(parts)
 
-    The first is None if there are too few real images.
+
+def sweep_floors(sweep: SweepMetrics) -> tuple[dict[str, tuple[float, float] | None], str]:
+    """Mean and standard deviation of both distances of real images, and a note for the figure.
+
+    None stands for a distance that was not measured, or for too few real images.
     """
-    note = f"{sweep['images']:,} generated images each; fewer images raise the distance"
-    mean, deviation = sweep["fd_digits_floor_heldout"], sweep["fd_digits_floor_heldout_sd"]
-    if mean is None or deviation is None:
-        return None, note
-    return (mean, deviation), f"{note}; {sweep['floor_heldout_sets']} sets of as many held-out ones"
+    digits = sweep["fd_digits_floor_heldout"], sweep["fd_digits_floor_heldout_sd"]
+    imagenet = sweep["kid_imagenet_floor_heldout"], sweep["kid_imagenet_floor_heldout_sd"]
+    note = f"{sweep['images']:,} generated images each; fewer images raise fd_digits"
+    if digits[1] is not None:
+        note += f"; {sweep['floor_heldout_sets']} sets of as many held-out ones"
+    return {"fd_digits": _pair(*digits), "kid_imagenet": _pair(*imagenet)}, note
+
+
+def _pair(mean: float | None, deviation: float | None) -> tuple[float, float] | None:
+    return None if mean is None or deviation is None else (mean, deviation)
 
 
 def schedules_to_compare(config: ScheduleConfig) -> dict[str, Schedule]:
@@ -76,11 +91,19 @@ def about_run(metrics: dict[str, dict]) -> list[tuple[str, str]]:
             f"{fid['model']}: {train['parameters']:,} parameters, {train['steps']:,} steps, "
             f"trained in {train['precision']}",
         ),
+        ("classifier", f"{fid['classifier']}, {_origin(fid)}"),
         ("images", f"{fid['images']:,}, with the pixel digest {fid['pixels']}"),
         ("revision", _revision()),
         ("DVC", _dvc_revision()),
         ("this page was made on", _machine()),
     ]
+
+
+def _origin(fid: dict) -> str:
+    """Where the classifier of fd_digits comes from."""
+    if fid["yardstick"] is None:
+        return "trained by this pipeline: fd_digits compares with no other classifier's"
+    return f"of the yardstick {fid['yardstick']}, the same for everybody"
 
 
 def compared_experiments() -> dict | None:

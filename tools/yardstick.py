@@ -1,0 +1,50 @@
+"""`python -m tools.yardstick NAME`: make yardstick/ from the results of the pipeline.
+
+It takes the classifier, its moments, and the moments and floors of fd_imagenet, of the data set at
+hand. Give it a new name: values of two yardsticks do not compare.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from src import provenance, yardstick
+from src.common.files import copy
+
+SOURCES: dict[yardstick.File, str] = {
+    "classifier.safetensors": "models/classifier.safetensors",
+    "digits.npz": "reference/digits.npz",
+    "imagenet.npz": "reference/imagenet.npz",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("name", help="name of the yardstick, such as mnist-1")
+    make(parser.parse_args().name, Path("yardstick"))
+
+
+def make(name: str, folder: Path) -> None:
+    """Write the yardstick. Raises UserError unless the files belong together."""
+    about = provenance.read("reference/about.json", provenance.ReferenceAbout)
+    imagenet = provenance.read("reference/imagenet.json", provenance.ExtractorAbout)
+    expected = {
+        "classifier.safetensors": about["classifier"],
+        "digits.npz": about["moments"],
+        "imagenet.npz": imagenet["moments"],
+    }
+    for file, source in SOURCES.items():
+        provenance.expect_file(source, "for the yardstick", str(expected[file]))
+        copy(source, folder / file)
+    yardstick.Yardstick(
+        name=name,
+        dataset=about["dataset"],
+        dataset_fingerprint=about["dataset_fingerprint"],
+        floors={"heldout": imagenet["floors"]["heldout"], "train": imagenet["floors"]["train"]},
+        sha256={file: yardstick.sha256(folder / file) for file in SOURCES},
+    ).save(folder)
+
+
+if __name__ == "__main__":
+    main()
