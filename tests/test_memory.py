@@ -108,6 +108,7 @@ def test_features_larger_than_memory_become_moments(folder):
     config = classifier.ClassifierConfig(4, 1, 10, "labels", 0.0)
     model = classifier.Classifier(config)
     classifier.save(model, folder / "models/classifier.safetensors", {})
-    set_params(folder, {"fid": {"inception": "never"}})
+    set_params(folder, {"fid": {"inception": "never", "imagenet": "never"}})
+    shutil.copytree(ROOT / "yardstick", folder / "yardstick")
     assert len(images) * classifier.FEATURES * 4 > 3 * MARGIN
     assert (done := limited(folder, "reference", MARGIN)).returncode == 0, done.stderr

@@ -264,7 +264,7 @@ def test_the_report_shows_what_was_run_and_what_came_out_and_needs_no_network(fi
     page = (finished / "report/report.html").read_text()
     assert "://" not in page and not re.search('(src|href)="(?!data:)', page)
     assert "<script" not in page
-    assert page.count('src="data:image/png;base64,') == 6
+    assert page.count('src="data:image/png;base64,') == 7
     fid, spread = metrics(finished, "fid"), metrics(finished, "spread")
     revision = run("git", "rev-parse", "--short=12", "HEAD~1", cwd=finished).stdout.strip()
     for text in (
@@ -568,8 +568,8 @@ def test_an_experiment_is_run_shown_compared_reported_and_applied(copy):
     # What the experiment did not run, it did not measure.
     assert "sample.steps" in header and "precision" not in header
     lines = run("python", "-m", "tools.experiments", cwd=copy).stdout.splitlines()
-    assert lines[0].startswith("| experiment | sample.steps | fd_digits |")
-    assert lines[2].startswith(f"| coarse | 2 | {score:.4g} |")
+    assert lines[0].startswith("| experiment | sample.steps | fd_imagenet | fd_digits |")
+    assert lines[2].startswith("| coarse | 2 | ") and lines[2].split(" | ")[3] == f"{score:.4g}"
 
 
 def test_two_workers_give_the_results_of_one(copy):
@@ -594,8 +594,8 @@ def test_a_clone_samples_measures_and_draws_without_data_or_training(copy, tmp_p
     run("dvc", "push", cwd=copy)
     commit(copy)
     pushed = [path for path in (copy / "dvc-remote").rglob("*") if path.is_file()]
-    # Model, classifier, reference/ (its list and three files): no data, no arrays, no samples.
-    assert len(pushed) == 6
+    # Model, classifier, reference/ (its list and five files): no data, no arrays, no samples.
+    assert len(pushed) == 8
     clone = tmp_path / "clone"
     run("git", "clone", "--quiet", str(copy), str(clone), cwd=tmp_path)
     models = ("models/model.safetensors", "models/classifier.safetensors")

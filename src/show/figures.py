@@ -176,7 +176,9 @@ def quality_over_steps(sweep: pd.DataFrame, floors: dict[str, Floor | None], not
             _draw_floor(panels[metric], *floor)
         if sweep[metric].gt(0).all():
             _log_values(panels[metric])
-    panels["kid_imagenet"].yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+            low, high = panels[metric].get_ylim()
+            if high > 10 * low:  # fewer labels
+                panels[metric].yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     for axis in panels.values():
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(MaxNLocator(4))
