@@ -85,6 +85,7 @@ def main() -> int:
     gc.freeze()  # skips Python's last search for cycles, which takes most of a second with torch
     if os.environ.get("RANK", "0") == "0":  # if there are several processes, only the first logs
         log(stage, time.monotonic() - started)
+    disconnect()
     return 0
 
 
@@ -126,6 +127,14 @@ def run(stage: str) -> int:
         print(f"\n{stage}: interrupted; `dvc repro` continues", file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+def disconnect() -> None:
+    """Close the connections to the other processes. Left open, their threads can abort the exit."""
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def lacks_memory(error: Exception) -> bool:
