@@ -129,7 +129,7 @@ class Instruments:
             "fd_imagenet": frechet.distance(frechet.moments(deep.numpy()), self.moments),
             "kid_imagenet": self.kernel.to(deep),
             **{name: value for name, value in of_digits.items() if not name.endswith("_sd")},
-            "accuracy": float((predicted == labels).double().mean()),
+            "accuracy": classifier.recognised(self.classifier, features, labels),
             "class_distance": scores.total_variation(shares, of_train),
             "broken": strokes.broken(images),
             "memorised": float((nearest < self.near).double().mean()),

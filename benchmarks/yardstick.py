@@ -4,7 +4,7 @@ It trains the classifier with three other seeds. Then all four measure fd_digits
 several models, from bad to good, next to fd_imagenet. The results are
 
 accuracy     of each classifier on the test digits
-agreement    share of test digits on which the pinned classifier and another one agree
+agreement    share of test digits that the pinned classifier and another one classify alike
 correlation  Spearman's rank correlation over the models: of fd_digits by the pinned classifier with
              fd_digits by each other one, and with fd_imagenet
 

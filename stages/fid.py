@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src import images, manifest, params, provenance
 from src.common import reports
-from src.measure.extractors import IMAGENET, INCEPTION
+from src.measure.extractors import EXTRACTORS
 from src.measure.fid import Distances, ExtractorReference
 from stages import inputs
 
@@ -21,9 +21,9 @@ def main() -> None:
     provenance.expect_file("models/model.safetensors", "which drew the images", drawn.model)
     manifest.check_settings(drawn, p.sample)
     networks = []
-    extractors = {IMAGENET: p.fid.imagenet, INCEPTION: p.fid.inception}
-    references = [ExtractorReference(extractor, FOLDER) for extractor in extractors]
-    for of_extractor, mode in zip(references, extractors.values(), strict=True):
+    references = [ExtractorReference(extractor, FOLDER) for extractor in EXTRACTORS]
+    for of_extractor in references:
+        mode = getattr(p.fid, of_extractor.extractor.name)
         network = of_extractor.network(mode, drawn.count, p.fid.batch_size)
         networks += [network] if network else []
 

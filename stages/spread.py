@@ -15,9 +15,10 @@ from src.measure.fid import ExtractorReference
 from src.measure.quality import Comparison
 from stages import inputs
 
-DISTANCES = ("fd_imagenet", "fd_digits", "fd_digits_infinity", "kid_digits")
-SHARES = ("accuracy", "precision", "recall", "density", "coverage", "cas", "broken")
-SCORES = DISTANCES + SHARES
+SCORES = (
+    *("fd_imagenet", "fd_digits", "fd_digits_infinity", "kid_digits"),
+    *("accuracy", "precision", "recall", "density", "coverage", "cas", "broken"),
+)
 
 
 def main() -> None:

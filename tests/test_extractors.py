@@ -18,13 +18,15 @@ from tests.helpers import ROOT
 
 
 class Pixels(nn.Module):
-    """Its features are the pixels."""
+    """Stands for a network: its features are the pixels. It counts the images."""
 
     def __init__(self):
         super().__init__()
         self.unused = nn.Parameter(torch.zeros(1))
+        self.seen = 0
 
     def forward(self, images):
+        self.seen += len(images)
         return images.flatten(1).float()
 
 
@@ -34,7 +36,7 @@ def images(count: int) -> torch.Tensor:
 
 
 def test_each_extractor_is_a_key_of_params_yaml():
-    assert set(EXTRACTORS) == {
+    assert {extractor.name for extractor in EXTRACTORS} == {
         name for name, field in Fid.model_fields.items() if "always" in str(field.annotation)
     }
 
@@ -59,7 +61,7 @@ def test_without_its_weights_auto_leaves_it_out_and_always_is_an_error(monkeypat
     def missing():
         raise UserError("not installed")
 
-    without = dataclasses.replace(IMAGENET, sha256=missing)
+    without = dataclasses.replace(IMAGENET, fetch=missing)
     assert "not installed" in decide(without, "auto", ready_made=False, images=1).why
     with pytest.raises(UserError, match="not installed"):
         decide(without, "always", ready_made=False, images=1)

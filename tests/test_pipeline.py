@@ -45,6 +45,7 @@ from tests.helpers import (
     wait_for_checkpoint,
 )
 from tests.test_archives import make_zip, pictures, png
+from tests.test_extractors import Pixels
 from tests.test_inception import pictures as inception_pictures
 from tests.test_inception import pytorch_fid_value
 from tools import examples, get_data, summary, yardstick
@@ -659,25 +660,12 @@ def test_ready_made_statistics_take_the_place_of_the_real_images(copy):
         stage("reference")
 
 
-class PixelNetwork(torch.nn.Module):
-    """Stands for a network: its features are the pixels of 8x8 images. It counts the images."""
-
-    def __init__(self):
-        super().__init__()
-        self.unused = torch.nn.Parameter(torch.zeros(1))
-        self.seen = 0
-
-    def forward(self, images):
-        self.seen += len(images)
-        return images.flatten(1).float()
-
-
 @pytest.mark.parametrize("statistics", [None, "mnist.npz"])
 def test_inception_sees_each_real_image_once_and_the_floors_are_measured(
     copy, monkeypatch, statistics
 ):
-    network = PixelNetwork()
-    stand_in = dataclasses.replace(INCEPTION, dims=64, load=lambda: network, sha256=lambda: "0")
+    network = Pixels()
+    stand_in = dataclasses.replace(INCEPTION, dims=64, load=lambda: network, fetch=lambda: "0")
     monkeypatch.setattr(importlib.import_module("stages.reference"), "INCEPTION", stand_in)
     data = dataset.load(copy / "arrays/dataset.safetensors")
 

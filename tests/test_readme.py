@@ -142,6 +142,8 @@ def test_the_table_of_fidelity_is_the_committed_one():
     ]
     real = METRICS["fidelity.fd_imagenet_real"]
     assert f"The same images have {real:.1f} before that" in DOCS
+    added = (table["fd_imagenet"] - real) / (table["fd_imagenet"].iloc[-1] - real)
+    assert f"The last {table['steps'][1]} steps add {100 * added[1]:.0f} % of what" in DOCS
 
 
 def test_the_table_of_spoilt_digits_is_the_committed_one():

@@ -52,7 +52,7 @@ def extractor_reference(
     measurement = _Measurement(extractor, data, drawn, keep)
     real = frechet.load(ready.path, extractor.dims) if ready else None
     floors = dict(ready.floors) if ready else {}
-    images = measurement.images(real is None, not floors)
+    images = measurement.images(needs_moments=real is None, needs_floors=not floors)
     decision = decide(extractor, mode, ready_made=False, images=images)
     kept = Kept(torch.empty(0, extractor.dims), torch.empty(0, extractor.dims))
     if decision.compute:
@@ -86,11 +86,11 @@ class _Measurement:
         random = generator(0, "held-out floor")
         self.heldout = torch.randperm(len(data.heldout_images), generator=random)
 
-    def images(self, moments: bool, floors: bool) -> int:
-        """The number of images to process: for the training moments, for the floors."""
-        if not floors:
+    def images(self, needs_moments: bool, needs_floors: bool) -> int:
+        """The number of images that the network gets."""
+        if not needs_floors:
             return min(self.keep, len(self.drawn)) + min(self.keep, len(self.heldout))
-        return len(self.heldout) + len(self.data.images if moments else self.drawn)
+        return len(self.heldout) + len(self.data.images if needs_moments else self.drawn)
 
     def kept(self, network: LoadedExtractor) -> Kept:
         """The features to keep, without anything else."""

@@ -22,7 +22,7 @@ from .frechet import Moments, MomentSums
 
 Mode = Literal["auto", "always", "never"]
 BLOCK = 1000  # rows of features at a time: sums of few rows take long
-SHOWN_FROM = 5000  # images, from which on a progress bar shows
+SHOWN_FROM = 5000  # images; fewer show no progress bar
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Extractor:
     batch_size: int | None  # images at a time; None: fid.batch_size
     saved_as: type[np.floating]  # of the covariance in a file
     load: Callable[[], nn.Module]
-    sha256: Callable[[], str]  # of the weights. Fetches them if missing; raises UserError
+    fetch: Callable[[], str]  # gets and checks the weights; returns their sha256
 
     def weights_hash(self) -> str:
         """First 12 hex digits of the weights' sha256, for the metrics."""
-        return self.sha256()[:12]
+        return self.fetch()[:12]
 
 
 IMAGENET = Extractor(
@@ -53,7 +53,7 @@ IMAGENET = Extractor(
     batch_size=efficientnet.BATCH_SIZE,
     saved_as=np.float32,  # half the size; changes the distance by 2e-6
     load=efficientnet.load,
-    sha256=efficientnet.sha256,
+    fetch=efficientnet.check_weights,
 )
 INCEPTION = Extractor(
     name="inception",
@@ -64,9 +64,9 @@ INCEPTION = Extractor(
     batch_size=None,
     saved_as=np.float64,
     load=inception.load,
-    sha256=inception.sha256,
+    fetch=inception.fetch_weights,
 )
-EXTRACTORS = {extractor.name: extractor for extractor in (IMAGENET, INCEPTION)}
+EXTRACTORS = (IMAGENET, INCEPTION)
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def decide(extractor: Extractor, mode: Mode, ready_made: bool, images: int) -> D
             f"measures it anyway; with fid.statistics it skips the training images",
         )
     try:
-        extractor.sha256()
+        extractor.fetch()
     except UserError as error:
         if mode == "always":
             raise

@@ -126,7 +126,7 @@ class ExtractorReference:
         return None
 
     def metrics(self, value: float | None) -> dict[str, object]:
-        """The distance `value`, its floors, and what it was measured with."""
+        """The distance `value`, its floors, and the digests of weights and moments."""
         metric, name = self.extractor.metric, self.extractor.name
         measured = value is not None
         return {

@@ -45,8 +45,8 @@ def weights_path() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
-def sha256() -> str:
-    """The sha256 of the weights, in hex. Fetches them if they are missing.
+def fetch_weights() -> str:
+    """Fetch the weights if they are missing, and check them. Returns their sha256, in hex.
 
     Raises UserError if the download fails or the hash is wrong.
     """
@@ -116,7 +116,7 @@ def load(dims: int = DIMS) -> Features:
 
     In evaluation mode on the CPU. Raises UserError if the weights are missing or damaged.
     """
-    sha256()
+    fetch_weights()
     try:
         weights = torch.load(weights_path(), map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load has no base class for its errors

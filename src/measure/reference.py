@@ -27,7 +27,7 @@ MAX_DRAWN = 10_000
 
 @dataclass(frozen=True)
 class Features:
-    """Classifier features (N, 128) float32 of real images, and others, memory-mapped."""
+    """Features of real images, memory-mapped and read-only. The classifier's: (N, 128) float32."""
 
     train: Tensor
     heldout: Tensor

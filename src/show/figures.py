@@ -25,8 +25,6 @@ LEVELS = ("t_from", "t_to", "loss")
 LONGEST_NAME = 20  # characters of a class that a figure shows
 SWEEP = ("evaluations", "images_per_second", "fd_digits", "kid_imagenet", "broken")
 FIDELITY = ("log_snr", "steps", "fd_imagenet")
-
-
 Floor = tuple[float, float]  # mean and standard deviation
 
 
