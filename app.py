@@ -31,13 +31,17 @@ METHODS = {
     "sa-solver": "SA-Solver",
     "sde-dpmsolver++": "SDE-DPM-Solver++(2M)",
     "dpmsolver++": "DPM-Solver++(2M)",
+    "unipc": "UniPC",
     "ddim": "DDIM",
     "ddpm": "DDPM",
+    "euler": "Euler",
+    "heun": "Heun (two predictions a step)",
 }
 SPACINGS = {
     "logsnr": "equal in log-SNR",
     "trailing": "trailing (equal in t)",
     "leading": "leading (equal in t)",
+    "karras": "Karras (equal in the 7th root of sigma)",
 }
 VIEWS = {"x_t": "noisy image", "x0": "predicted image"}
 MAX_DIGITS = 12  # in a number

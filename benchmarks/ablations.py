@@ -44,9 +44,9 @@ VARIANTS = {
     "AdamW for all": {"train": {"muon_lr": None}},
     "predicts noise": {"model": {"prediction": "epsilon"}},
     "predicts images": {"model": {"prediction": "x0"}},
-    # train.focus_at names the same timesteps, but here they have other noise levels.
+    # Its `auto` times are the same timesteps, but here they have other noise levels.
     "linear schedule": {"schedule": "linear"},
-    "noise levels alike": {"train": {"focus": 0.0}},
+    "noise levels alike": {"train": {"times": "uniform"}},
     "batches of 64": {"train": {"batch_size": 64}},
     "batches of 256": {"train": {"batch_size": 256}},
     "twice as wide, one block a level": {"model": {"base_channels": 64, "res_blocks": 1}},

@@ -66,14 +66,16 @@ def trained(p: params.Params, data: Dataset, seconds: float) -> Trained:
     learning rate warms up over the default's share of them, and falls to zero at the end.
     """
     keep_freed_memory()  # as the stages do
-
-    def trainer(settings: params.Train) -> Trainer:
-        return Trainer(untrained(p, data), data.images, data.labels, settings, p.seed, "cpu")
-
-    steps = max(1, round(seconds / seconds_per_step(trainer(p.train))))
+    steps = max(1, round(seconds / seconds_per_step(_trainer(p, data))))
     warmup = round(p.train.warmup_steps * steps / p.train.steps)
-    settings = p.train.model_copy(update={"steps": steps, "warmup_steps": warmup})
-    run, guide = trainer(settings), None
+    return trained_for(changed(p, {"train": {"steps": steps, "warmup_steps": warmup}}), data)
+
+
+def trained_for(p: params.Params, data: Dataset) -> Trained:
+    """Train for `train.steps` steps."""
+    keep_freed_memory()
+    settings, steps = p.train, p.train.steps
+    run, guide = _trainer(p, data), None
     started = time.perf_counter()
     for step in run.run():
         if step.step == math.ceil(settings.guide_at * steps):
@@ -81,6 +83,10 @@ def trained(p: params.Params, data: Dataset, seconds: float) -> Trained:
     elapsed = time.perf_counter() - started
     run.averaged.guide = guide
     return Trained(run.averaged.eval(), steps * settings.batch_size, elapsed)
+
+
+def _trainer(p: params.Params, data: Dataset) -> Trainer:
+    return Trainer(untrained(p, data), data.images, data.labels, p.train, p.seed, "cpu")
 
 
 def seconds_per_step(trainer: Trainer) -> float:

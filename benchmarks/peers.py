@@ -89,7 +89,7 @@ SEED_RECIPE = {
         "muon_lr": None,
         "weight_decay": 0.0,
         "warmup_steps": 0,
-        "focus": 0.0,
+        "times": "uniform",
     },
     "sample": {
         "method": "ddim",

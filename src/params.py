@@ -24,10 +24,12 @@ from .common import yaml12
 from .common.dataset import MAX_SIDE
 from .common.errors import UserError
 from .common.schema import MAX_SHOWN, explain
+from .diffusion import weighting
 from .diffusion.denoiser import Prediction
 from .diffusion.samplers import Interval as IntervalHint
 from .diffusion.samplers import Sampler
 from .diffusion.schedule import MAX_TIMESTEPS, Schedule, ScheduleConfig, ScheduleName
+from .diffusion.times import Times
 
 
 def _read_pair(value: object) -> object:
@@ -91,9 +93,19 @@ class Model(Section):
     heads: Few
     dropout: Fraction
     time_width: Annotated[int, Field(ge=2, le=2**16, multiple_of=2)]
-    prediction: Prediction
+    prediction: Prediction | Literal["auto"]
     conditional: bool
     label_dropout: Fraction
+
+
+def _times_exist(name: str) -> str:
+    assert name == "auto" or Times.named(name)
+    return name
+
+
+def _weighting_exists(name: str) -> str:
+    assert weighting.parse(name)
+    return name
 
 
 class Train(Section):
@@ -110,8 +122,8 @@ class Train(Section):
     ema: bool
     ema_length: Annotated[Float, Field(gt=0, le=1)]
     guide_at: Fraction
-    focus: Fraction
-    focus_at: Annotated[Float, Field(ge=0, le=1)]
+    times: Annotated[str, AfterValidator(_times_exist)]
+    weighting: Annotated[str, AfterValidator(_weighting_exists)]
     augment_rotation: Annotated[Float, Field(ge=0, le=45)]
     augment_shift: NotNegative
     workers: Annotated[int, Field(ge=0, le=256)]

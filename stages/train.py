@@ -30,8 +30,10 @@ def main() -> None:
     settings, processes = limited(p.train, len(data.images)), Processes()
     trainer = Trainer(model, data.images, data.labels, settings, p.seed, device.best(), processes)
     if processes.first:
-        for line in describe(model, p.model.conditional):
+        for line in describe(model, p.model):
             print(f"train: {line}")
+        if p.train.times == "auto":
+            print(f"train: picks times by {trainer.batches.times} (auto)")
         if settings.steps < p.train.steps:
             print(
                 f"train: only {settings.steps:,} steps, since train.max_epochs "

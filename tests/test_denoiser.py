@@ -29,8 +29,8 @@ def with_guide(**unet) -> Denoiser:
     return model
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v", "x0"])
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+@pytest.mark.parametrize("prediction", ["epsilon", "v", "x0", "velocity"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "flow"])
 @pytest.mark.parametrize("t", [0, 100, 600])
 def test_a_perfect_network_has_no_loss_and_finds_the_clean_image(prediction, schedule, t):
     model = denoiser(prediction, schedule)
@@ -87,5 +87,7 @@ def test_guidance_of_a_model_without_label_dropout_is_refused():
 
 
 def test_an_unknown_prediction_is_refused_by_name():
-    with pytest.raises(ValueError, match="^prediction: expected one of epsilon, v, x0, got 'y'"):
+    with pytest.raises(
+        ValueError, match="^prediction: expected one of epsilon, v, x0, velocity, got 'y'"
+    ):
         DenoiserConfig(unet_config(), schedule_config(), "y", 0.1)

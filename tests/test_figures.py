@@ -52,13 +52,14 @@ def test_curves_name_their_axes_and_the_data_they_are_of():
     assert "Held-out loss by noise level" in text and "MNIST (abc)" in text
 
 
-def test_both_schedules_are_drawn_and_the_used_one_is_named():
-    both = {name: Schedule(schedule_config(name)) for name in ("linear", "cosine")}
-    figure = figures.schedules(both, "cosine", "note")
-    linear, cosine = (line.get_ydata() for line in figure.axes[0].lines)
+def test_all_schedules_are_drawn_and_the_used_one_is_named():
+    by_name = {name: Schedule(schedule_config(name)) for name in ("linear", "cosine", "flow")}
+    figure = figures.schedules(by_name, "cosine", "note")
+    alpha, sigma, log_snr = ([line.get_ydata() for line in axis.lines] for axis in figure.axes)
     alpha_bar = torch.cumprod(1 - linear_betas(1000, 1e-4, 0.02), dim=0)
-    assert linear.tolist() == pytest.approx(alpha_bar.tolist(), rel=1e-12)
-    assert cosine.tolist() == both["cosine"].alpha.square().tolist()
+    assert alpha[0].tolist() == pytest.approx(alpha_bar.sqrt().tolist(), rel=1e-12)
+    assert sigma[1].tolist() == by_name["cosine"].sigma.tolist()
+    assert log_snr[2].tolist() == by_name["flow"].log_snr.tolist()
     assert "cosine (used)" in texts(figure)
 
 

@@ -25,20 +25,22 @@ class Always(nn.Module):
 IMAGE = (torch.arange(64) * 4 % 256).to(torch.uint8).view(1, 1, 8, 8)
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("name", ["linear", "cosine", "flow"])
 def test_the_steps_cost_the_divergence_of_the_two_posteriors(name):
-    """Every timestep once, with a network of a known answer; Gaussians as in DDPM, eqs. 6 and 7."""
+    """Every timestep once, with a network of a known answer.
+
+    The Gaussians are those of Kingma et al. 2021, appendix A.2; in DDPM, eqs. 6 and 7.
+    """
     model = denoiser("x0", name)
     model.unet = Always(0.25)
-    T, alpha_bar = len(model.schedule), model.schedule.alpha**2
+    T, alpha, variance = len(model.schedule), model.schedule.alpha, model.schedule.sigma**2
     x0 = to_float(IMAGE).double()
 
     def posterior(t: int, x_t: torch.Tensor, clean: torch.Tensor) -> Normal:
-        now, before = alpha_bar[t], alpha_bar[t - 1]
-        beta = 1 - now / before
-        of_clean, of_noisy = before.sqrt() * beta, (1 - beta).sqrt() * (1 - before)
-        mean = (of_clean * clean + of_noisy * x_t) / (1 - now)
-        return Normal(mean, ((1 - before) / (1 - now) * beta).sqrt())
+        kept = alpha[t] / alpha[t - 1]
+        added = variance[t] - kept**2 * variance[t - 1]
+        mean = (kept * variance[t - 1] * x_t + alpha[t - 1] * added * clean) / variance[t]
+        return Normal(mean, (added * variance[t - 1] / variance[t]).sqrt())
 
     expected = 0.0
     for t in range(1, T):
@@ -52,7 +54,7 @@ def test_the_steps_cost_the_divergence_of_the_two_posteriors(name):
     assert bound.standard_error > 0
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("name", ["linear", "cosine", "flow"])
 def test_the_prior_costs_the_divergence_from_the_standard_normal(name):
     schedule = Schedule(ScheduleConfig(name, 100, 1e-4, 0.02, 0.008))
     last = Normal(schedule.alpha[-1] * to_float(IMAGE).double(), schedule.sigma[-1])
@@ -75,7 +77,7 @@ def test_grey_levels_are_certain_without_noise_and_cost_their_entropy_under_much
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("name", ["linear", "cosine", "flow"])
 def test_grey_levels_cost_what_numerical_integration_over_the_noise_says(name):
     schedule = Schedule(ScheduleConfig(name, 1000, 1e-4, 0.02, 0.008))
     alpha = float(schedule.alpha[0])

@@ -33,7 +33,7 @@ def test_small_numbers_are_read_however_they_are_written(tmp_path, number):
         (
             "schedule: cosine",
             "schedule: cosin",
-            "schedule: input should be 'linear' or 'cosine'; found 'cosin'",
+            "schedule: input should be 'linear', 'cosine' or 'flow'; found 'cosin'",
         ),
         ("schedule: cosine", "shedule: cosine", "shedule: unknown key"),
         ("schedule: cosine", "shedule: cosine", "schedule: missing"),
@@ -47,6 +47,8 @@ def test_small_numbers_are_read_however_they_are_written(tmp_path, number):
         ("  lr: 2.0e-3", "  lr: fast", "train.lr: .*number.*found 'fast'"),
         ("  lr: 2.0e-3", "  lr: .nan", "train.lr: .*finite"),
         ("  lr: 2.0e-3", "  lr: -1", "train.lr: .*greater than 0"),
+        ("times: auto", "times: focus 2 2", "train.times: .*expected .uniform.*found 'focus 2 2'"),
+        ("weighting: uniform", "weighting: snr", "train.weighting: .*min-snr GAMMA.*found 'snr'"),
         ("  label_dropout: 0.1", "  label_dropout: 1.5", "model.label_dropout"),
         ("  multipliers: ", "  multipliers: 3 # ", "model.multipliers: .*list"),
         (
@@ -86,7 +88,7 @@ def test_small_numbers_are_read_however_they_are_written(tmp_path, number):
         (
             "ddim trailing,",
             "ddim even,",
-            "sweep.samplers.0.spacing: expected one of leading, trailing, logsnr, got 'even'",
+            "sweep.samplers.0.spacing: expected one of leading, .*got 'even'",
         ),
         (
             "ddim trailing,",

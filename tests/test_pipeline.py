@@ -278,7 +278,7 @@ def test_the_report_shows_what_was_run_and_what_came_out_and_needs_no_network(fi
         f"± {spread['fd_digits_sd']:,.2f}",
         "over 2 seeds",
         "not measured",
-        "<code>focus_at</code>",
+        "<code>times</code>",
         "with changes in params.yaml",
         revision,
     ):

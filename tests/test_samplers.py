@@ -9,10 +9,11 @@ from dataclasses import fields
 import pytest
 import torch
 
+from benchmarks import convergence
 from src.common import torchvision_remedy  # noqa: F401 (before diffusers imports torchvision)
 from src.common.dataset import to_pixels
 from src.common.randomness import ImageNoise
-from src.diffusion.samplers import Sampler, sample
+from src.diffusion.samplers import Level, Sampler, sample
 from tests.helpers import denoiser
 from tests.test_schedule import oracle
 
@@ -20,14 +21,19 @@ from diffusers import (  # isort: skip
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    HeunDiscreteScheduler,
     SASolverScheduler,
+    UniPCMultistepScheduler,
 )
 from diffusers.schedulers import scheduling_ddpm, scheduling_sasolver  # isort: skip
 
 SHAPE = (1, 8, 8)
 LABEL = torch.tensor([1, 2, 3, 4])
 PREDICTION_NAMES = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}
-SCHEDULES, PREDICTIONS = ["linear", "cosine"], ["epsilon", "v", "x0"]
+SCHEDULES, PREDICTIONS = ["linear", "cosine"], ["epsilon", "v", "x0"]  # those of diffusers
 
 
 def pairwise(*factors: list) -> list[tuple]:
@@ -172,6 +178,108 @@ def test_both_dpm_solvers_equal_diffusers(method, schedule, steps, spacing, pred
     torch.testing.assert_close(image, expected, rtol=1e-3, atol=1e-3)  # its sigmas are float32
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "schedule, steps, spacing, prediction",
+    pairwise(SCHEDULES, [1, 2, 3, 5, 20], ["trailing", "logsnr"], PREDICTIONS),
+)
+def test_unipc_equals_diffusers(schedule, steps, spacing, prediction):
+    model, scheduler = both(
+        prediction, schedule, UniPCMultistepScheduler, solver_order=2, solver_type="bh2"
+    )
+    set_levels(scheduler, model, steps, spacing)
+    scheduler.num_inference_steps = steps
+    scheduler.set_begin_index(0)
+    image = final_image(model, Draws(1), Sampler("unipc", steps, spacing), label=LABEL, clip=False)
+    expected = diffusers_image(scheduler, model, Draws(1)())
+    torch.testing.assert_close(image, expected, rtol=1e-6, atol=1e-6)
+
+
+def set_levels(scheduler, model, steps: int, spacing: str) -> None:
+    """Give `scheduler` the noise levels of ours in float64, and a last one without noise."""
+    timesteps = model.schedule.sampling_timesteps(steps, spacing)
+    scheduler.timesteps = torch.tensor(timesteps)
+    sigmas = (model.schedule.sigma / model.schedule.alpha)[timesteps]
+    scheduler.sigmas = torch.cat([sigmas, torch.zeros(1, dtype=torch.float64)])
+
+
+def doubled(values: torch.Tensor) -> torch.Tensor:
+    """As diffusers' Heun schedulers want them: all but the first and the last twice."""
+    return torch.cat([values[:1], values[1:-1].repeat_interleave(2), values[-1:]])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "schedule, steps, spacing, prediction",
+    pairwise(SCHEDULES, [1, 2, 5, 20], ["trailing", "karras"], ["epsilon", "v"]),
+)
+def test_heun_equals_diffusers(schedule, steps, spacing, prediction, monkeypatch):
+    """Theirs takes x / alpha over sigma / alpha. Its last step is Euler's, to the image."""
+    monkeypatch.setattr(Level, "scale", property(lambda level: level.alpha))
+    model, scheduler = both(prediction, schedule, HeunDiscreteScheduler)
+    set_levels(scheduler, model, steps, spacing)
+    scheduler.sigmas = doubled(scheduler.sigmas)
+    timesteps = model.schedule.sampling_timesteps(steps, spacing)
+    scheduler.timesteps = torch.tensor([timesteps[0], *(t for t in timesteps[1:] for _ in "12")])
+    scheduler.prev_derivative = scheduler.dt = None
+    scheduler.set_begin_index(0)
+    noise = Draws(1)()
+    x = noise / model.schedule.alpha[timesteps[0]]
+    for t in scheduler.timesteps:
+        output = model.unet(x * model.schedule.alpha[t], t.repeat(len(x)), LABEL)
+        x = scheduler.step(output, t, x).prev_sample
+    sampler = Sampler("heun", steps, spacing)
+    image = final_image(model, lambda: noise, sampler, label=LABEL, clip=False)
+    torch.testing.assert_close(image, x, rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "method, kind",
+    [("euler", FlowMatchEulerDiscreteScheduler), ("heun", FlowMatchHeunDiscreteScheduler)],
+)
+@pytest.mark.parametrize(
+    "steps, spacing", [(1, "trailing"), (2, "logsnr"), (7, "karras"), (30, "trailing")]
+)
+def test_samplers_of_the_flow_path_equal_diffusers(method, kind, steps, spacing):
+    model, scheduler = denoiser("velocity", "flow"), kind()
+    model.unet = Wave()
+    timesteps = model.schedule.sampling_timesteps(steps, spacing)
+    times = torch.cat([model.schedule.sigma[timesteps], torch.zeros(1, dtype=torch.float64)])
+    if method == "heun":
+        timesteps = [timesteps[0], *(t for t in timesteps[1:] for _ in "12")]
+        times = doubled(times)
+    scheduler.sigmas, scheduler.timesteps = times, 1000 * times[:-1]
+    scheduler.prev_derivative = scheduler.dt = None
+    scheduler.set_begin_index(0)
+    x = Draws(1)()
+    for t, time in zip(timesteps, scheduler.timesteps, strict=True):
+        output = model.unet(x, torch.full((len(x),), t), LABEL)
+        x = scheduler.step(output, time, x, return_dict=False)[0].double()
+    image = final_image(model, Draws(1), Sampler(method, steps, spacing), label=LABEL, clip=False)
+    torch.testing.assert_close(image, x, rtol=1e-4, atol=1e-4)  # theirs computes in float32
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", [2, 7, 30])
+def test_euler_on_the_variance_preserving_path_equals_diffusers_on_edms(steps):
+    """With images of variance 1, EDM's preconditioned network predicts -v of x_t / alpha."""
+    model, scheduler = denoiser("v", "cosine"), EDMEulerScheduler(sigma_data=1.0)
+    model.unet = Wave()
+    set_levels(scheduler, model, steps, "karras")
+    timesteps, noise = scheduler.timesteps, Draws(1)()
+    scheduler.set_begin_index(0)
+    x = noise / model.schedule.alpha[timesteps[0]]
+    for t, sigma in zip(timesteps, scheduler.sigmas[:-1], strict=True):
+        inputs = scheduler.precondition_inputs(x, sigma)
+        output = -model.unet(inputs, t.repeat(len(x)), LABEL)
+        scheduler.is_scale_input_called = True
+        x = scheduler.step(output, sigma, x).prev_sample.double()
+    sampler = Sampler("euler", steps, "karras")
+    image = final_image(model, lambda: noise, sampler, label=LABEL, clip=False)
+    torch.testing.assert_close(image, x, rtol=1e-3, atol=1e-3)  # theirs computes in float32
+
+
 class WithoutTheTermForFewSteps(SASolverScheduler):
     """Theirs adds a term to both formulas of order 2, as the authors' code does for few steps.
 
@@ -215,11 +323,47 @@ def test_sa_solver_equals_diffusers(schedule, steps, eta, spacing, prediction, m
     torch.testing.assert_close(image, expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "flow"])
+@pytest.mark.parametrize(
+    "method, order", [("euler", 1), ("heun", 2), ("dpmsolver++", 2), ("sa-solver", 2), ("unipc", 3)]
+)
+def test_errors_fall_with_the_order_of_the_sampler(method, order, schedule):
+    """Normal values have an exact solution. The corrector raises UniPC's order by one."""
+    errors = {steps: convergence.error(method, schedule, steps) for steps in (256, 512)}
+    assert convergence.slope(errors) == pytest.approx(order, abs=0.15)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("steps", [3, 10])
+def test_ddim_without_fresh_noise_is_eulers_method_in_the_right_variable(steps):
+    """On the flow path over time, on a variance-preserving path as x / alpha over sigma / alpha."""
+    noise = Draws(1)()
+    for schedule, prediction in (("flow", "velocity"), ("cosine", "epsilon")):
+        model = denoiser(prediction, schedule)
+        model.unet = Wave()
+        timesteps = model.schedule.sampling_timesteps(steps, "trailing")
+        alpha, sigma = model.schedule.alpha[timesteps], model.schedule.sigma[timesteps]
+        scale = torch.ones_like(alpha) if schedule == "flow" else alpha
+        z = noise / scale[0]
+        for i, t in enumerate(timesteps):
+            slope = model.unet(z * scale[i], torch.full((len(z),), t), LABEL)  # dz / ds
+            last = model.predict_x0(z * scale[i], t, LABEL)
+            if i + 1 < steps:
+                z = z + (sigma[i + 1] / scale[i + 1] - sigma[i] / scale[i]) * slope
+        sampler = Sampler("ddim", steps, "trailing")
+        image = final_image(model, lambda: noise, sampler, label=LABEL, clip=False)
+        torch.testing.assert_close(image, last, rtol=1e-6, atol=1e-6)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize(
     "method, other, eta, draws",
-    [("ddpm", "ddim", 1.0, 9), ("dpmsolver++", "sde-dpmsolver++", 0.0, 1)],
+    [
+        ("ddpm", "ddim", 1.0, 9),
+        ("euler", "ddim", 0.0, 1),
+        ("dpmsolver++", "sde-dpmsolver++", 0.0, 1),
+    ],
 )
 def test_a_method_without_eta_is_another_one_at_a_fixed_eta(prediction, method, other, eta, draws):
     model, _ = both(prediction, "cosine", DDIMScheduler)
@@ -244,9 +388,10 @@ def test_a_method_without_eta_is_another_one_at_a_fixed_eta(prediction, method, 
         ("sa-solver", 2.0),
     ],
 )
-def test_fresh_noise_of_any_share_leaves_the_distribution_as_it_is(method, eta):
+@pytest.mark.parametrize("schedule", ["cosine", "flow"])
+def test_fresh_noise_of_any_share_leaves_the_distribution_as_it_is(method, eta, schedule):
     """Normal pixels have a denoiser in closed form; many small steps keep their deviation."""
-    model, random = denoiser(), torch.Generator().manual_seed(0)
+    model, random = denoiser(schedule=schedule), torch.Generator().manual_seed(0)
 
     def expected_x0(x_t, t, label, *guidance):
         alpha, sigma = model.schedule.alpha[t], model.schedule.sigma[t]
@@ -267,6 +412,8 @@ def test_fresh_noise_of_any_share_leaves_the_distribution_as_it_is(method, eta):
         ("ddim", 0.0),
         ("ddim", 0.7),
         ("ddpm", 0.0),
+        ("heun", 0.0),
+        ("unipc", 0.0),
         ("dpmsolver++", 0.0),
         ("sde-dpmsolver++", 0.5),
         ("sa-solver", 0.5),
@@ -332,7 +479,7 @@ MISTAKES = [
     ("eta", None, "expected 0 to 2 for sa-solver, got None"),
     ("guidance_interval", (), r"expected \(low, high\), got \(\)"),
     ("guidance_interval", [0.0, 1.0], r"expected \(low, high\), got \[0\.0, 1\.0\]"),
-    ("spacing", "even", "expected one of leading, trailing, logsnr, got 'even'"),
+    ("spacing", "even", "expected one of leading, trailing, logsnr, karras, got 'even'"),
     ("eta", -0.1, r"expected 0 to 2 for sa-solver, got -0\.1"),
     ("eta", 2.5, r"expected 0 to 2 for sa-solver, got 2\.5"),
     ("eta", math.nan, "expected 0 to 2 for sa-solver, got nan"),

@@ -4,15 +4,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from flow_matching.path import AffineProbPath, CondOTProbPath
+from flow_matching.path.scheduler import CosineScheduler
 
 from src.common import torchvision_remedy  # noqa: F401 (before diffusers imports torchvision)
 from src.diffusion.schedule import Schedule
-from tests.helpers import schedule_config
+from tests.helpers import denoiser, schedule_config
 
 from diffusers import (  # isort: skip
     DDIMScheduler,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
+    EDMEulerScheduler,
 )
 
 DIFFUSERS_NAMES = {"linear": "linear", "cosine": "squaredcos_cap_v2"}
@@ -73,8 +76,8 @@ def test_spacings_equal_those_of_diffusers(steps, spacing):
     assert timesteps == scheduler.timesteps.tolist()
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine"])
-@pytest.mark.parametrize("spacing", ["leading", "trailing", "logsnr"])
+@pytest.mark.parametrize("name", ["linear", "cosine", "flow"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "logsnr", "karras"])
 def test_every_step_count_gives_that_many_distinct_descending_timesteps(name, spacing):
     schedule = Schedule(schedule_config(name))
     for steps in [*range(1, 60), 100, 333, 999, 1000]:
@@ -83,7 +86,7 @@ def test_every_step_count_gives_that_many_distinct_descending_timesteps(name, sp
         assert all(a > b for a, b in itertools.pairwise(chosen))
 
 
-@pytest.mark.parametrize("name", ["linear", "cosine"])
+@pytest.mark.parametrize("name", ["linear", "cosine", "flow"])
 def test_log_snr_spacing_strides_evenly_where_images_take_shape(name):
     schedule = Schedule(schedule_config(name))
     first, *rest = schedule.sampling_timesteps(16, "logsnr")
@@ -91,6 +94,47 @@ def test_log_snr_spacing_strides_evenly_where_images_take_shape(name):
     assert first == 999 and schedule.log_snr[rest[0]] == pytest.approx(-6, abs=0.05)
     expected = torch.full((14,), 0.8, dtype=torch.float64)
     torch.testing.assert_close(strides, expected, rtol=0, atol=0.06)
+
+
+@pytest.mark.parametrize("steps", [4, 18])
+def test_karras_spacing_is_that_of_diffusers_to_the_nearest_timestep(steps):
+    theirs = EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0, rho=7)
+    theirs.set_timesteps(steps)
+    schedule = Schedule(schedule_config("flow", timesteps=100_000))
+    chosen = schedule.sampling_timesteps(steps, "karras")
+    levels = (schedule.sigma / schedule.alpha)[chosen]
+    assert chosen[0] == 99_999
+    torch.testing.assert_close(levels[1:], theirs.sigmas[1:-1].double(), rtol=0.005, atol=0)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "flow"])
+def test_slopes_are_the_derivatives_by_time(name):
+    schedule = Schedule(schedule_config(name))
+    for table, slope in (
+        (schedule.alpha, schedule.alpha_slope),
+        (schedule.sigma, schedule.sigma_slope),
+    ):
+        integral = table[100] + torch.cumulative_trapezoid(slope[100:900], dx=1 / 1000)
+        torch.testing.assert_close(integral, table[101:900], rtol=0, atol=1e-4)
+
+
+def test_path_and_target_of_flow_equal_those_of_flow_matching():
+    """Theirs goes from noise at time 0 to the image at time 1."""
+    model, theirs = denoiser("velocity", "flow"), CondOTProbPath()
+    x0, eps, t = torch.rand(5, 1, 8, 8), torch.randn(5, 1, 8, 8), torch.arange(50, 1000, 200)
+    sample = theirs.sample(x_0=eps, x_1=x0, t=1 - model.schedule.sigma[t].float())
+    torch.testing.assert_close(model.schedule.add_noise(x0, eps, t), sample.x_t)
+    torch.testing.assert_close(model.target(x0, eps, t), -sample.dx_t)
+
+
+def test_velocity_of_the_cosine_schedule_equals_that_of_flow_matching():
+    """Up to its offset near t = 0, our cosine schedule is theirs at the time 1 - t / T."""
+    model, theirs = denoiser("velocity", "cosine"), AffineProbPath(CosineScheduler())
+    x0, eps, t = torch.rand(4, 1, 8, 8), torch.randn(4, 1, 8, 8), torch.arange(200, 1000, 200)
+    angle = torch.asin(model.schedule.sigma[t]).float()
+    sample = theirs.sample(x_0=eps, x_1=x0, t=1 - angle / (math.pi / 2))
+    torch.testing.assert_close(model.schedule.add_noise(x0, eps, t), sample.x_t)
+    torch.testing.assert_close(model.target(x0, eps, t), -sample.dx_t, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("steps", [0, 1001])
@@ -111,7 +155,7 @@ def test_a_number_of_timesteps_that_makes_no_schedule_is_refused(timesteps):
 
 
 def test_unknown_schedules_and_spacings_are_refused_by_name():
-    with pytest.raises(ValueError, match="^schedule: expected one of linear, cosine, got 'cubic'"):
+    with pytest.raises(ValueError, match="^schedule: expected one of linear, .*flow, got 'cubic'"):
         Schedule(schedule_config("cubic"))
     with pytest.raises(ValueError, match="^spacing: expected one of leading, .*got 'even'"):
         Schedule(schedule_config()).sampling_timesteps(5, "even")

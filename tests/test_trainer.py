@@ -9,11 +9,14 @@ import torch
 
 from src.common.errors import UserError
 from src.diffusion.denoiser import Denoiser, DenoiserConfig
+from src.diffusion.times import Times
 from src.params import Train
-from src.training.batches import Batches, augment, focused
+from src.training.batches import Batches, augment
 from src.training.heldout import level_edges, loss_by_noise_level
 from src.training.trainer import Trainer, annealing, ema_decay, limited
 from tests.helpers import denoiser, schedule_config, unet_config
+
+UNIFORM = Times.named("uniform")
 
 
 @pytest.fixture
@@ -102,7 +105,7 @@ def test_seeds_differ(data, settings):
 
 
 def test_each_epoch_shows_each_image_once_in_another_order(data, settings):
-    batches = Batches(*data, 10, change(settings, batch_size=15), 0.1, seed=0)
+    batches = Batches(*data, 10, change(settings, batch_size=15), 0.1, UNIFORM, seed=0)
     seen = torch.cat([batches.indices(step) for step in range(10)])  # 150 images: three epochs
     for epoch in seen.split(50):
         assert epoch.sort().values.tolist() == list(range(50))
@@ -110,7 +113,7 @@ def test_each_epoch_shows_each_image_once_in_another_order(data, settings):
 
 
 def test_a_batch_may_be_larger_than_the_data_set(data, settings):
-    batches = Batches(*data, 10, change(settings, batch_size=120), 0.1, seed=0)
+    batches = Batches(*data, 10, change(settings, batch_size=120), 0.1, UNIFORM, seed=0)
     assert torch.bincount(batches.indices(0), minlength=50).tolist().count(2) >= 30
     assert torch.bincount(torch.cat([batches.indices(i) for i in range(5)])).tolist() == [12] * 50
 
@@ -124,32 +127,19 @@ def test_a_time_that_rounds_up_to_one_is_the_last_timestep(data, settings):
 
 def test_labels_are_dropped_at_the_asked_rate(data, settings):
     for rate in (0.0, 0.3):
-        batches = Batches(*data, 10, change(settings, batch_size=100), rate, seed=0)
+        batches = Batches(*data, 10, change(settings, batch_size=100), rate, UNIFORM, seed=0)
         dropped = torch.cat([batches[step]["label"] for step in range(20)]) == 10
         assert dropped.float().mean().item() == pytest.approx(rate, abs=0.04)
 
 
 def test_noise_and_times_have_the_right_distribution(data, settings):
-    unfocused = change(settings, batch_size=100, focus=0.0, focus_at=0.5)
-    batches = Batches(*data, 10, unfocused, 0.1, seed=0)
+    batches = Batches(*data, 10, change(settings, batch_size=100), 0.1, UNIFORM, seed=0)
     eps, t = (torch.cat([batches[step][key] for step in range(20)]) for key in ("eps", "t"))
     assert abs(eps.mean()) < 0.01 and eps.std().item() == pytest.approx(1, abs=0.01)
     for step in range(20):  # one time from each hundredth
         assert (batches[step]["t"] * 100).long().tolist() == list(range(100))
     assert 0 <= t.min() < 0.01 and 0.99 < t.max() < 1
     assert t.mean().item() == pytest.approx(0.5, abs=0.02)
-
-
-@pytest.mark.parametrize("focus, at", [(0.0, 0.5), (0.3, 0.5), (0.6, 0.5), (0.6, 0.7), (0.6, 0.0)])
-def test_focus_favours_the_times_around_it_and_keeps_all(focus, at):
-    u = (torch.arange(1_000_000, dtype=torch.float64) + 0.5) / 1_000_000
-    t = focused(u, focus, at)
-    share = torch.histc(t, 100, 0, 1) / 1_000_000 * 100
-    middle = (torch.arange(100) + 0.5) / 100
-    nearest = ((middle - at + 0.5) % 1 - 0.5).abs()
-    assert share.min() > 0.6 and share.sum().item() == pytest.approx(100)
-    assert share[nearest < 0.03].mean().item() == pytest.approx(1 / (1 - focus), rel=0.05)
-    assert share[nearest > 0.47].mean().item() == pytest.approx(1 / (1 + focus), rel=0.05)
 
 
 def test_few_images_are_not_seen_more_often_than_the_limit_allows(settings):

@@ -1,4 +1,8 @@
-"""The denoiser: a network with its schedule and prediction. Has the loss, and predicts x0."""
+"""The denoiser: a network with its schedule and prediction. Has the loss, and predicts x0.
+
+The network's output is a linear combination a x0 + b eps of image and noise. `combinations` is
+the table of a and b; target, loss and predicted x0 follow from it.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,35 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from .schedule import Schedule, ScheduleConfig
+from .schedule import Schedule, ScheduleConfig, ScheduleName, at
 from .unet import UNet, UNetConfig
 
-Prediction = Literal["epsilon", "v", "x0"]
+Prediction = Literal["epsilon", "v", "x0", "velocity"]
+
+# What `auto` stands for.
+DEFAULT_PREDICTION: dict[ScheduleName, Prediction] = {
+    "linear": "v",
+    "cosine": "v",
+    "flow": "velocity",
+}
+
+
+def combinations(prediction: Prediction, schedule: Schedule) -> tuple[Tensor, Tensor]:
+    """The factors a and b of the prediction a x0 + b eps at each timestep: each (T,) float64.
+
+    epsilon   the noise (Ho et al. 2020)
+    x0        the image
+    v         alpha eps - sigma x0 (Salimans and Ho 2022, section 4)
+    velocity  dx_t / dt = alpha' x0 + sigma' eps, the target of flow matching: on the flow path,
+              eps - x0 (Lipman et al. 2022; Liu et al. 2022)
+    """
+    zero, one = torch.zeros_like(schedule.alpha), torch.ones_like(schedule.alpha)
+    return {
+        "epsilon": (zero, one),
+        "x0": (one, zero),
+        "v": (-schedule.sigma, schedule.alpha),
+        "velocity": (schedule.alpha_slope, schedule.sigma_slope),
+    }[prediction]
 
 
 @dataclass(frozen=True)
@@ -39,6 +68,13 @@ class Denoiser(nn.Module):
         super().__init__()
         self.config = config
         self.schedule = Schedule(config.schedule)
+        self._a, self._b = combinations(config.prediction, self.schedule)
+        # The solution x0 of x_t = alpha x0 + sigma eps and output = a x0 + b eps.
+        determinant = self.schedule.alpha * self._b - self.schedule.sigma * self._a
+        self._from_x_t = self._b / determinant
+        self._from_output = -self.schedule.sigma / determinant
+        # The squared error of the output is this, times that of x0: (T,) float64.
+        self.output_weight = self._from_output**-2
         self.unet = UNet(config.unet).to(memory_format=torch.channels_last)
         # The network at an early step of training; autoguidance moves the output away from it.
         self.guide: UNet | None = None
@@ -59,21 +95,14 @@ class Denoiser(nn.Module):
             return network(x_t, t, label).to(x_t.dtype)
 
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """The target of the network's output: eps, x0, or v = alpha eps - sigma x0.
-
-        v is from Salimans and Ho 2022, section 4.
-        """
-        if self.config.prediction == "epsilon":
-            return eps
-        if self.config.prediction == "x0":
-            return x0
-        alpha, sigma = self.schedule.levels(t, x0)
-        return alpha * eps - sigma * x0
+        """The target of the network's output, a x0 + b eps: see `combinations`."""
+        t = t.cpu()
+        return at(self._a, t, x0) * x0 + at(self._b, t, x0) * eps
 
     def loss(self, x0: Tensor, eps: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         """Mean squared error of the network's output for each image: (B,).
 
-        For epsilon this is eq. 14 of DDPM.
+        For epsilon this is eq. 14 of DDPM, for velocity the loss of conditional flow matching.
         """
         output = self(self.schedule.add_noise(x0, eps, t), t, label)
         return (output - self.target(x0, eps, t)).square().mean(dim=(1, 2, 3))
@@ -113,12 +142,8 @@ class Denoiser(nn.Module):
 
     def _x0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Convert the network's output to x0."""
-        alpha, sigma = self.schedule.levels(t, x_t)
-        if self.config.prediction == "epsilon":
-            return (x_t - sigma * output) / alpha
-        if self.config.prediction == "x0":
-            return output
-        return alpha * x_t - sigma * output
+        t = t.cpu()
+        return at(self._from_x_t, t, x_t) * x_t + at(self._from_output, t, x_t) * output
 
     def check_guidance(self, guidance: float, autoguidance: float) -> None:
         """Raises ValueError if the model was not trained for this guidance. 1 always works."""

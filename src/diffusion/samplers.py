@@ -1,6 +1,7 @@
-"""From noise to images: DDPM, DDIM, DPM-Solver++(2M) and SA-Solver, as one generator of steps.
+"""From noise to images: samplers, all in one generator of steps.
 
-The x0 of the last step is the image. All steps together make a figure or an animation.
+Their formulas hold for every schedule x_t = alpha x0 + sigma eps. The x0 of the last step is the
+image. All steps together make a figure or an animation.
 """
 
 from __future__ import annotations
@@ -9,19 +10,22 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from .denoiser import Denoiser
-from .schedule import Spacing
+from .schedule import Schedule, Spacing
 
-Method = Literal["ddpm", "ddim", "dpmsolver++", "sde-dpmsolver++", "sa-solver"]
+Method = Literal[
+    "ddpm", "ddim", "euler", "heun", "dpmsolver++", "sde-dpmsolver++", "sa-solver", "unipc"
+]
 Interval = tuple[float, float]  # (low, high) in log-SNR
 
-# ddpm is ddim with eta 1; dpmsolver++ is sde-dpmsolver++ with eta 0.
-FIXED_ETA = {"ddpm": 1.0, "dpmsolver++": 0.0}
+# ddpm is ddim with eta 1, euler with eta 0; dpmsolver++ is sde-dpmsolver++ with eta 0.
+FIXED_ETA = {"ddpm": 1.0, "euler": 0.0, "heun": 0.0, "dpmsolver++": 0.0, "unipc": 0.0}
 MAX_ETA = {"ddim": 1.0, "sde-dpmsolver++": 2.0, "sa-solver": 2.0}
 
 
@@ -87,11 +91,15 @@ class Sampler:
         return self.guidance if inside else 1.0, self.autoguidance if inside_auto else 1.0
 
     def evaluations(self, denoiser: Denoiser) -> int:
-        """Network evaluations per image: one for each step, and one for each guidance that acts."""
+        """Network evaluations per image: one for each step, and one for each guidance that acts.
+
+        heun predicts x0 twice at each timestep but the first.
+        """
         count = 0
-        for t in denoiser.schedule.sampling_timesteps(self.steps, self.spacing):
+        for i, t in enumerate(denoiser.schedule.sampling_timesteps(self.steps, self.spacing)):
             guidance, autoguidance = self.guidance_at(float(denoiser.schedule.log_snr[t]))
-            count += 1 + (guidance != 1.0 and denoiser.conditional) + (autoguidance != 1.0)
+            once = 1 + (guidance != 1.0 and denoiser.conditional) + (autoguidance != 1.0)
+            count += once * (2 if self.method == "heun" and i > 0 else 1)
         return count
 
 
@@ -124,6 +132,11 @@ class Level(NamedTuple):
     sigma: float
     lam: float
 
+    @property
+    def scale(self) -> float:
+        """x / scale is on the flow path: (1 - s) x0 + s eps with s = sigma / scale."""
+        return self.alpha + self.sigma
+
 
 Noise = Callable[[], Tensor]
 
@@ -149,12 +162,18 @@ def sample(
     ddim             Song et al. 2021, "Denoising Diffusion Implicit Models", eqs. 12 and 16
     ddpm             ddim with eta 1: the same posterior, also for fewer steps than timesteps
                      (section 4.1 there)
+    euler            ddim with eta 0. It is Euler's method over time on the flow path, and over
+                     sigma / alpha on any path
+    heun             Heun's method over time on the flow path; any other path is scaled to it. It
+                     predicts x0 twice a step
     dpmsolver++      sde-dpmsolver++ with eta 0: DPM-Solver++(2M) (Lu et al. 2022, algorithm 2)
     sde-dpmsolver++  with eta 1 the SDE version of DPM-Solver++(2M)
     sa-solver        Xue et al. 2023, algorithm 1, with a predictor and a corrector of two steps.
                      It integrates exactly where DPM-Solver++ takes a midpoint. The corrector
                      repeats a step when x0 is known at both ends. It uses the same noise and
                      needs no further evaluation.
+    unipc            Zhao et al. 2023, "UniPC", of order 2 with B(h) = e^h - 1: DPM-Solver++(2M)
+                     and a corrector from the parabola through the last three x0
     """
     denoiser.check_guidance(1.0 if label is None else sampler.guidance, sampler.autoguidance)
     timesteps = denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing)
@@ -171,34 +190,44 @@ def _steps(
     label: Tensor | None,
     clip: bool,
 ) -> Iterator[Step]:
-    schedule = denoiser.schedule
     eta = FIXED_ETA.get(sampler.method, sampler.eta)
     exact = sampler.method == "sa-solver"
-    levels = [
-        Level(float(schedule.alpha[t]), float(schedule.sigma[t]), float(schedule.log_snr[t]) / 2)
-        for t in timesteps
-    ]
+    levels = [_level(denoiser.schedule, t) for t in timesteps]
+
+    def predicted(x_t: Tensor, i: int) -> Tensor:
+        guidance, autoguidance = sampler.guidance_at(2 * levels[i].lam)
+        x0 = denoiser.predict_x0(x_t, timesteps[i], label, guidance, autoguidance)
+        return x0.clamp(-1, 1) if clip else x0
+
     x_t = noisy_part = noise()
-    past: list[tuple[float, Tensor]] = []  # (lambda, x0) of the last two steps, newest first
+    past: list[tuple[float, Tensor]] = []  # (lambda, x0) of the last steps, newest first
     for i, t in enumerate(timesteps):
         with torch.inference_mode():
-            guidance, autoguidance = sampler.guidance_at(2 * levels[i].lam)
-            x0 = denoiser.predict_x0(x_t, t, label, guidance, autoguidance)
-            if clip:
-                x0 = x0.clamp(-1, 1)
+            x0 = predicted(x_t, i)
         yield Step(t, x_t, x0)
         if i + 1 == len(timesteps):
             return  # the next level has no noise, so every method would return x0
         with torch.inference_mode():
             level, following = levels[i], levels[i + 1]
-            if sampler.method in ("ddpm", "ddim"):
+            if sampler.method in ("ddpm", "ddim", "euler"):
                 x_t = _ddim_step(x_t, x0, level, following, eta, noise)
                 continue
-            past = [(level.lam, x0), *past[:1]]
-            if exact and i > 0:  # correct the step that led here
-                x_t = noisy_part + _data_part(past, levels[i - 1], level, eta, exact)
+            if sampler.method == "heun":
+                x_t = _heun_step(x_t, x0, level, following, partial(predicted, i=i + 1))
+                continue
+            past = [(level.lam, x0), *past[:2]]
+            # Correct the step that led here.
+            if sampler.method == "sa-solver" and i > 0:
+                x_t = noisy_part + _data_part(past[:2], levels[i - 1], level, eta, exact)
+            if sampler.method == "unipc" and i > 0:
+                x_t = noisy_part + _unipc_corrector(past, levels[i - 1], level)
             noisy_part = _noisy_part(x_t, level, following, eta, noise)
-            x_t = noisy_part + _data_part(past, level, following, eta, exact)
+            x_t = noisy_part + _data_part(past[:2], level, following, eta, exact)
+
+
+def _level(schedule: Schedule, t: int) -> Level:
+    tables = schedule.alpha, schedule.sigma, schedule.log_snr / 2
+    return Level(*(float(table[t]) for table in tables))
 
 
 def _ddim_step(
@@ -206,10 +235,25 @@ def _ddim_step(
 ) -> Tensor:
     """DDIM, eqs. 12 and 16, with epsilon recomputed from the (clipped) x0."""
     eps = (x_t - start.alpha * x0) / start.sigma
-    ratio = start.alpha / end.alpha
-    variance = (eta * end.sigma / start.sigma) ** 2 * (1 - ratio**2)
+    h = end.lam - start.lam
+    variance = (eta * end.sigma) ** 2 * (1 - math.exp(-2 * h))
     x_next = end.alpha * x0 + math.sqrt(end.sigma**2 - variance) * eps
     return x_next + math.sqrt(variance) * noise() if eta > 0 else x_next
+
+
+def _heun_step(
+    x_t: Tensor, x0: Tensor, start: Level, end: Level, predicted: Callable[[Tensor], Tensor]
+) -> Tensor:
+    """Heun's method for z = x / scale over s = sigma / scale. `predicted` gives x0 at the end.
+
+    The same as Karras et al. 2022, algorithm 1, lines 7 to 11, where scale is alpha. But near pure
+    noise sigma / alpha has no bound, and such a step would magnify the errors of x0.
+    """
+    z, s, s_next = x_t / start.scale, start.sigma / start.scale, end.sigma / end.scale
+    slope = (z - x0) / s  # dz / ds
+    z_next = z + (s_next - s) * slope  # Euler's step
+    slope_next = (z_next - predicted(z_next * end.scale)) / s_next
+    return (z + (s_next - s) * (slope + slope_next) / 2) * end.scale
 
 
 def _noisy_part(x_t: Tensor, start: Level, end: Level, eta: float, noise: Noise) -> Tensor:
@@ -242,3 +286,25 @@ def _data_part(
         centre = start.lam + (h / weight - 1 / (1 + eta) if exact else h / 2)
         x0 = x0 + (centre - lam) / (lam - before) * (x0 - x0_before)
     return end.alpha * weight * x0
+
+
+def _unipc_corrector(past: list[tuple[float, Tensor]], start: Level, end: Level) -> Tensor:
+    """The part from x0 of UniPC's corrector: the integral of e^lambda times a polynomial in lambda.
+
+    The polynomial is the parabola through the three predictions in `past`, whose newest is at the
+    end. After the first step there are two: their mean.
+    """
+    h = end.lam - start.lam
+    weight = -math.expm1(-h)
+    (_, x0), (_, x0_start), *earlier = past
+    if not earlier:
+        return end.alpha * weight * (x0 + x0_start) / 2
+    [(lam_earlier, x0_earlier)] = earlier
+    # Newton's form in u = lambda - end.lam: x0 + slope u + curvature u (u + h).
+    slope = (x0 - x0_start) / h
+    slope_earlier = (x0_start - x0_earlier) / (start.lam - lam_earlier)
+    curvature = (slope - slope_earlier) / (end.lam - lam_earlier)
+    # Integrals of e^u u and of e^u u^2 from -h to 0.
+    first = (h + 1) * math.exp(-h) - 1
+    second = 2 - (h * h + 2 * h + 2) * math.exp(-h)
+    return end.alpha * (weight * x0 + first * slope + (second + h * first) * curvature)

@@ -3,9 +3,15 @@
 x_t = alpha_t x0 + sigma_t eps. The noise grows from t = 0 to t = T - 1. A schedule has a table each
 of alpha, sigma and log-SNR; losses and samplers use only these tables.
 
-The linear and the cosine schedule start from betas (Ho et al. 2020, "Denoising Diffusion
-Probabilistic Models", DDPM): alpha_bar_t is the product of 1 - beta_s for s <= t,
-alpha_t = sqrt(alpha_bar_t), sigma_t = sqrt(1 - alpha_bar_t).
+linear, cosine  variance preserving, alpha^2 + sigma^2 = 1. They start from betas (Ho et al. 2020,
+                "Denoising Diffusion Probabilistic Models", DDPM): alpha_bar_t is the product of
+                1 - beta_s for s <= t, alpha_t = sqrt(alpha_bar_t), sigma_t = sqrt(1 - alpha_bar_t)
+flow            the straight path, alpha + sigma = 1, of rectified flow and flow matching (Liu et
+                al. 2022; Lipman et al. 2022). Timestep i stands for the time (i + 1/2) / T in
+                (0, 1): sigma is that time, alpha one minus it
+
+EDM's path (Karras et al. 2022: alpha = 1, sigma up to 80) is the variance-preserving one, divided
+by alpha. For images of variance 1, its preconditioned network predicts -v.
 """
 
 from __future__ import annotations
@@ -17,8 +23,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-ScheduleName = Literal["linear", "cosine"]
-Spacing = Literal["leading", "trailing", "logsnr"]
+ScheduleName = Literal["linear", "cosine", "flow"]
+Spacing = Literal["leading", "trailing", "logsnr", "karras"]
 
 MAX_TIMESTEPS = 100_000
 MIN_SIGNAL = 1e-12  # least alpha^2 at the last timestep; samplers divide by alpha
@@ -27,6 +33,9 @@ MIN_SIGNAL = 1e-12  # least alpha^2 at the last timestep; samplers divide by alp
 # CLEAN the image no longer changes visibly. So one step crosses each of these ends. The cosine
 # schedule goes from -20 to 10.
 PURE_NOISE, CLEAN = -6.0, 6.0
+
+# Largest and smallest sigma / alpha for the spacing karras (Karras et al. 2022, table 1).
+SIGMA_MAX, SIGMA_MIN, RHO = 80.0, 0.002, 7
 
 
 @dataclass(frozen=True)
@@ -58,11 +67,17 @@ def cosine_betas(timesteps: int, s: float, max_beta: float = 0.999) -> Tensor:
     return (1 - f(edges[1:]) / f(edges[:-1])).clamp(max=max_beta)
 
 
+def at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
+    """The values of a `table` (T,) at t (B,) int64: (B, 1, 1, 1), dtype and device as `like`."""
+    return table[t.cpu()].view(-1, 1, 1, 1).to(like)
+
+
 class Schedule:
     """A noise schedule in discrete time.
 
     `alpha`, `sigma` and `log_snr` = log(alpha^2 / sigma^2) are float64 (T,) on the CPU; log_snr
-    decreases with t. Raises ValueError if the configuration is invalid.
+    decreases with t. `alpha_slope` and `sigma_slope` are their derivatives by the time t / T.
+    Raises ValueError if the configuration is invalid.
     """
 
     def __init__(self, config: ScheduleConfig):
@@ -71,13 +86,26 @@ class Schedule:
             raise ValueError(
                 f"timesteps: expected an integer from 2 to {MAX_TIMESTEPS}, got {config.timesteps}"
             )
-        if config.name == "linear":
-            betas = linear_betas(config.timesteps, config.beta_start, config.beta_end)
+        if config.name == "flow":
+            self._straight()
+        elif config.name == "linear":
+            self._from_betas(linear_betas(config.timesteps, config.beta_start, config.beta_end))
         elif config.name == "cosine":
-            betas = cosine_betas(config.timesteps, config.cosine_s)
+            self._from_betas(cosine_betas(config.timesteps, config.cosine_s))
         else:
             names = ", ".join(get_args(ScheduleName))
             raise ValueError(f"schedule: expected one of {names}, got {config.name!r}")
+        stride = 1 / config.timesteps
+        (self.alpha_slope,) = torch.gradient(self.alpha, spacing=stride)
+        (self.sigma_slope,) = torch.gradient(self.sigma, spacing=stride)
+
+    def _straight(self) -> None:
+        timesteps = self.config.timesteps
+        time = (torch.arange(timesteps, dtype=torch.float64) + 0.5) / timesteps
+        self.alpha, self.sigma = 1 - time, time
+        self.log_snr = -2 * torch.logit(time)
+
+    def _from_betas(self, betas: Tensor) -> None:
         alpha_bar = torch.cumprod(1 - betas, dim=0)
         if not alpha_bar[-1] >= MIN_SIGNAL:  # also rejects NaN
             raise ValueError(
@@ -95,8 +123,7 @@ class Schedule:
     def levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """alpha_t and sigma_t for t (B,) int64: each (B, 1, 1, 1), dtype and device as `like`."""
         t = t.cpu()
-        alpha, sigma = self.alpha[t], self.sigma[t]
-        return alpha.view(-1, 1, 1, 1).to(like), sigma.view(-1, 1, 1, 1).to(like)
+        return at(self.alpha, t, like), at(self.sigma, t, like)
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t (B, C, H, W) for images x0 in [-1, 1], noise eps and t (B,) int64 (DDPM, eq. 4)."""
@@ -111,6 +138,8 @@ class Schedule:
         trailing  equal strides down from T - 1 (Lin et al. 2024, table 2)
         logsnr    T - 1, then equal strides in log-SNR from PURE_NOISE to CLEAN (Lu et al. 2022,
                   "DPM-Solver", section 3.4). The last step goes to the clean image.
+        karras    T - 1, then equal strides in (sigma / alpha)^(1 / 7) down from 80 to 0.002, or
+                  to the last one (Karras et al. 2022, eq. 5)
 
         Raises ValueError unless 1 <= steps <= T.
         """
@@ -122,16 +151,22 @@ class Schedule:
         if spacing == "trailing":
             return [round(T - i * T / steps) - 1 for i in range(steps)]
         if spacing == "logsnr":
-            return self._equal_log_snr(steps)
+            start = max(float(self.log_snr[-1]), PURE_NOISE)
+            end = min(float(self.log_snr[0]), CLEAN)
+            return self._nearest(torch.linspace(start, end, steps, dtype=torch.float64)[:-1])
+        if spacing == "karras":
+            largest = min(math.exp(-self.log_snr[-1] / 2), SIGMA_MAX) ** (1 / RHO)
+            smallest = max(math.exp(-self.log_snr[0] / 2), SIGMA_MIN) ** (1 / RHO)
+            roots = torch.linspace(largest, smallest, steps, dtype=torch.float64)[1:]
+            return self._nearest(-2 * RHO * roots.log())
         raise ValueError(
             f"spacing: expected one of {', '.join(get_args(Spacing))}, got {spacing!r}"
         )
 
-    def _equal_log_snr(self, steps: int) -> list[int]:
-        start = max(float(self.log_snr[-1]), PURE_NOISE)
-        end = min(float(self.log_snr[0]), CLEAN)
-        wanted = torch.linspace(start, end, steps, dtype=torch.float64)[:-1]
-        nearest = (self.log_snr[None, :] - wanted[:, None]).abs().argmin(dim=1).tolist()
+    def _nearest(self, log_snrs: Tensor) -> list[int]:
+        """T - 1, then the timestep nearest to each log-SNR: distinct and descending."""
+        nearest = (self.log_snr[None, :] - log_snrs[:, None]).abs().argmin(dim=1).tolist()
+        steps = 1 + len(nearest)
         chosen: list[int] = []
         for i, t in enumerate([len(self) - 1, *nearest]):
             # Two points may have the same nearest timestep. Keep the timesteps distinct, and

@@ -230,24 +230,20 @@ def _draw_floor(axis: Axes, mean: float, deviation: float) -> None:
 
 
 def schedules(by_name: dict[str, Schedule], used: str, note: str) -> Figure:
-    """The noise schedules: the signal that remains, and log-SNR, over t / T. Marks `used`."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(PAGE, 2.5))
-    for name, schedule in by_name.items():
-        colour = {"linear": BLUE, "cosine": ORANGE}[name]
+    """The noise schedules: alpha, sigma and log-SNR over t / T. Marks the one that is `used`."""
+    figure, axes = plt.subplots(1, 3, figsize=(PAGE, 2.5))
+    for (name, schedule), colour in zip(by_name.items(), COLOURS, strict=False):
         label = f"{name} (used)" if name == used else name
         time = np.arange(len(schedule)) / len(schedule)
-        left.plot(time, schedule.alpha.square().numpy(), color=colour, label=label)
-        right.plot(time, schedule.log_snr.numpy(), color=colour, label=label)
-    left.set(
-        xlabel="$t / T$",
-        ylabel=r"$\bar\alpha_t$ (share of signal power)",
-        title="Signal that remains",
-    )
-    right.set(
-        xlabel="$t / T$",
-        ylabel=r"$\log\,\bar\alpha_t / (1-\bar\alpha_t)$ (nats)",
-        title="Log signal-to-noise ratio",
-    )
-    left.legend()
+        for axis, table in zip(
+            axes, (schedule.alpha, schedule.sigma, schedule.log_snr), strict=True
+        ):
+            axis.plot(time, table.numpy(), color=colour, label=label)
+    axes[0].set(title=r"Signal $\alpha_t$")
+    axes[1].set(title=r"Noise $\sigma_t$")
+    axes[2].set(title=r"Log-SNR $\log\,\alpha_t^2 / \sigma_t^2$")
+    for axis in axes:
+        axis.set_xlabel("$t / T$")
+    axes[2].legend()
     add_note(figure, note)
     return figure

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from ..common.dataset import to_float
 from ..common.randomness import generator
+from ..diffusion.times import Times
 from ..params import Train
 
 
@@ -34,12 +35,13 @@ class Batches(Dataset):
         classes: int,
         settings: Train,
         label_dropout: float,
+        times: Times,
         seed: int,
     ):
         self.images, self.labels = images, labels
         self.no_class = classes
         self.settings = settings
-        self.label_dropout = label_dropout
+        self.label_dropout, self.times = label_dropout, times
         self.seed = seed
 
     def indices(self, step: int) -> Tensor:
@@ -67,21 +69,12 @@ class Batches(Dataset):
         # One t from each of B equal ranges of [0, 1) gives less noise in the gradient (Kingma et
         # al. 2021, appendix I.1).
         u = (torch.arange(len(x0)) + torch.rand(len(x0), generator=random)) / len(x0)
-        t = focused(u, self.settings.focus, self.settings.focus_at)
-        batch = {"x0": x0, "eps": torch.randn(x0.shape, generator=random), "t": t}
+        eps = torch.randn(x0.shape, generator=random)
+        batch = {"x0": x0, "eps": eps, "t": self.times.quantile(u)}
         if self.labels is not None:
             dropped = torch.rand(len(x0), generator=random) < self.label_dropout
             batch["label"] = self.labels[chosen].masked_fill(dropped, self.no_class)
         return batch
-
-
-def focused(u: Tensor, focus: float, at: float) -> Tensor:
-    """Map uniform `u` in [0, 1) to t that are denser around `at`: (B,) float32 in [0, 1].
-
-    The density of t is 1 / (1 + focus cos(2 pi u)) and periodic. It is highest at `at`, with
-    1 / (1 - focus), and lowest half a period away, with 1 / (1 + focus).
-    """
-    return (u + focus / (2 * math.pi) * torch.sin(2 * math.pi * u) + at - 0.5) % 1
 
 
 def augment(images: Tensor, rotation: float, shift: float, random: torch.Generator) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from ..common.dataset import Dataset
 from ..common.errors import UserError, user_errors
 from ..common.randomness import derive
-from ..diffusion.denoiser import Denoiser, DenoiserConfig
+from ..diffusion.denoiser import DEFAULT_PREDICTION, Denoiser, DenoiserConfig
 from ..diffusion.schedule import ScheduleConfig
 from ..diffusion.unet import UNetConfig
 from ..params import Model
@@ -36,7 +36,10 @@ def untrained(settings: Model, schedule: ScheduleConfig, data: Dataset, seed: in
     _check_size(settings, data.image_size)
     if settings.attention_resolutions is None:
         unet = replace(unet, attention_resolutions=(unet.resolutions[-1],))
-    config = DenoiserConfig(unet, schedule, settings.prediction, settings.label_dropout)
+    prediction = settings.prediction
+    if prediction == "auto":
+        prediction = DEFAULT_PREDICTION[schedule.name]
+    config = DenoiserConfig(unet, schedule, prediction, settings.label_dropout)
     with torch.random.fork_rng(devices=[]), user_errors("model."):
         torch.manual_seed(derive(seed, "weights"))
         return Denoiser(config)
@@ -59,11 +62,8 @@ def _check_size(settings: Model, side: int) -> None:
     )
 
 
-def describe(denoiser: Denoiser, conditional: bool) -> list[str]:
-    """Lines that describe the model to train, and its differences from params.yaml.
-
-    `conditional` is model.conditional in params.yaml.
-    """
+def describe(denoiser: Denoiser, model: Model) -> list[str]:
+    """Lines that describe the denoiser, and its differences from `model` of params.yaml."""
     unet = denoiser.config.unet
     sides = unet.resolutions
     attention = [side for side in sides if side in unet.attention_resolutions]
@@ -73,11 +73,14 @@ def describe(denoiser: Denoiser, conditional: bool) -> list[str]:
         f"{parameters:,} parameters, feature map sides {sides}, attention at {attention or named}, "
         f"{unet.classes or 'no'} classes"
     ]
-    if conditional and not unet.classes:
+    if model.conditional and not unet.classes:
         lines.append(
             "the data has no labels, so the model is unconditional although model.conditional "
             "is true"
         )
+    config = denoiser.config
+    automatic = " (auto)" if model.prediction == "auto" else ""
+    lines.append(f"{config.schedule.name} schedule, predicts {config.prediction}{automatic}")
     signal = float(denoiser.schedule.alpha[-1]) ** 2
     if signal > 1e-3:
         lines.append(

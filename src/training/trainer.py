@@ -21,6 +21,8 @@ from ..common.errors import UserError
 from ..common.processes import Processes
 from ..common.randomness import derive
 from ..diffusion.denoiser import Denoiser
+from ..diffusion.times import DEFAULT_TIMES, Times
+from ..diffusion.weighting import Weighting
 from ..params import Train
 from .batches import Batches
 from .muon import Muon
@@ -30,7 +32,7 @@ BATCH_TIMEOUT = 300  # seconds for worker processes to prepare a batch
 
 @dataclass(frozen=True)
 class Step:
-    """The result of one optimiser step; `step` counts from 1."""
+    """The result of one optimiser step; `step` counts from 1. `loss` is not weighted."""
 
     step: int
     loss: float
@@ -56,11 +58,23 @@ def annealing(step: int, settings: Train) -> float:
     return 1 - (step - warmup) / (settings.steps - warmup)
 
 
-def optimizers(denoiser: Denoiser, settings: Train) -> list[torch.optim.Optimizer]:
-    """AdamW for all weights, or Muon for the matrices inside the network and AdamW for the rest."""
+def times(denoiser: Denoiser, settings: Train) -> Times:
+    """How training picks times; `auto` depends on the schedule."""
+    name = settings.times
+    return Times.named(DEFAULT_TIMES[denoiser.config.schedule.name] if name == "auto" else name)
+
+
+def optimizers(
+    denoiser: Denoiser, settings: Train, more: list[torch.nn.Parameter] | None = None
+) -> list[torch.optim.Optimizer]:
+    """AdamW for all weights, or Muon for the matrices inside the network and AdamW for the rest.
+
+    AdamW also gets `more` parameters.
+    """
     matrices = denoiser.unet.matrices() if settings.muon_lr else []
     inside = {id(weight) for weight in matrices}
     others = [weight for weight in denoiser.parameters() if id(weight) not in inside]
+    others += more or []
     decay = settings.weight_decay
     adamw = torch.optim.AdamW(others, lr=settings.lr, weight_decay=decay, fused=True)
     if not settings.muon_lr:
@@ -121,9 +135,11 @@ class Trainer:
             denoiser.config.unet.classes,
             settings,
             denoiser.config.label_dropout,
+            times(denoiser, settings),
             seed,
         )
-        self.optimizers = optimizers(denoiser, settings)
+        self.weighting = Weighting(settings.weighting, denoiser).to(self.device)
+        self.optimizers = optimizers(denoiser, settings, list(self.weighting.parameters()))
         self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         self.step = 0
 
@@ -194,9 +210,9 @@ class Trainer:
                 inputs = dict(zip(batch, on_device, strict=True))
                 x0 = inputs["x0"].contiguous(memory_format=torch.channels_last)
                 losses = self.denoiser.loss(x0, inputs["eps"], inputs["t"], inputs.get("label"))
-                loss = losses.mean()
-                (loss / parts).backward()
-                total += loss.item() / parts
+                weighted = self.weighting(losses, inputs["t"])
+                (weighted.mean() / parts).backward()
+                total += losses.mean().item() / parts
         return total
 
     def _average_gradients(self, loss: float) -> float:
@@ -204,7 +220,8 @@ class Trainer:
         if self.processes.count == 1:
             return loss
         mean = torch.tensor([loss], device=self.device)
-        gradients = [w.grad for w in self.denoiser.parameters() if w.grad is not None]
+        weights = [*self.denoiser.parameters(), *self.weighting.parameters()]
+        gradients = [w.grad for w in weights if w.grad is not None]
         self.processes.average([mean, *gradients])
         return mean.item()
 
@@ -232,12 +249,14 @@ class Trainer:
             "step": self.step,
             "denoiser": self.denoiser.state_dict(),
             "averaged": self.averaged.state_dict(),
+            "weighting": self.weighting.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
 
     def load_state_dict(self, state: dict) -> None:
         self.denoiser.load_state_dict(state["denoiser"])
         self.averaged.load_state_dict(state["averaged"])
+        self.weighting.load_state_dict(state["weighting"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self.step = state["step"]

@@ -1,0 +1,88 @@
+"""`python -m benchmarks.formulations`: choose prediction, times and sampler of each schedule.
+
+It trains each variant for 1,500 steps with seed 10, and draws 2,500 images with each sampler, with
+seed 10 too. Samplers take as many steps as 16 network evaluations allow. The settings of the
+table in docs/results.md were chosen here; its own seeds are others. Needs arrays/ and models/ of a
+run on MNIST. Writes benchmarks/results/formulations.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks.own import changed, mnist, trained_for
+from src import classifier, drawing, params
+from src.common import reports
+from src.diffusion.denoiser import Denoiser
+from src.diffusion.samplers import Sampler
+from src.measure import frechet, scores, strokes
+from src.measure.extractors import IMAGENET, LoadedExtractor
+from tools.machine import describe
+
+RESULT = Path("benchmarks/results/formulations.json")
+SEED, COUNT, STEPS, EVALUATIONS = 10, 2500, 1500, 16
+VARIANTS: dict[str, dict] = {
+    f"{schedule} {prediction}": {"schedule": schedule, "model": {"prediction": prediction}}
+    for schedule, prediction in (
+        ("flow", "velocity"),
+        ("cosine", "v"),
+        ("linear", "v"),
+        ("cosine", "epsilon"),
+        ("linear", "epsilon"),
+        ("flow", "v"),
+    )
+} | {
+    f"flow velocity, times {times}": {"schedule": "flow", "train": {"times": times}}
+    for times in ("uniform", "logit-normal 0 1")
+}
+SAMPLERS = (
+    "sa-solver logsnr 1",
+    "sde-dpmsolver++ logsnr 1",
+    "unipc logsnr",
+    "heun logsnr",
+    "euler trailing",
+)
+
+
+def fitting(name: str, settings: params.Sweep, model: Denoiser) -> Sampler:
+    """The sampler with the most steps that EVALUATIONS network evaluations allow."""
+    fits = (
+        sampler
+        for steps in range(EVALUATIONS, 2, -1)
+        if (sampler := settings.sampler(name, steps)).evaluations(model) <= EVALUATIONS
+    )
+    return next(fits)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS))
+    data, defaults, about = mnist(), params.load(), describe("torch")
+    instrument, _ = classifier.load("models/classifier.safetensors")
+    reference = frechet.load("reference/digits.npz", classifier.FEATURES)
+    real, network = frechet.load("reference/imagenet.npz", IMAGENET.dims), LoadedExtractor(IMAGENET)
+    labels = drawing.choose_labels(None, data.class_counts(), SEED, COUNT)
+    rows = []
+    for variant in parser.parse_args().only:
+        changes = {"seed": SEED} | VARIANTS[variant]
+        changes["train"] = {"steps": STEPS} | changes.get("train", {})
+        p = changed(defaults, changes)
+        model = trained_for(p, data).model
+        for name in SAMPLERS:
+            sampler = fitting(name, p.sweep, model)
+            pixels = drawing.draw(model, sampler, SEED, COUNT, labels)
+            row = {"variant": variant, "sampler": name, "steps": sampler.steps}
+            row |= {"fd_imagenet": frechet.distance(network.moments(pixels), real)}
+            row |= scores.quick(instrument, pixels, labels, reference)
+            row |= {"broken": strokes.broken(pixels)}
+            rows.append(row)
+            print(row, flush=True)
+            settings = {"train_steps": STEPS, "images": COUNT, "evaluations": EVALUATIONS}
+            reports.write_json(RESULT, settings | {"rows": rows} | about)
+
+
+if __name__ == "__main__":
+    main()
