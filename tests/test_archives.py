@@ -21,7 +21,6 @@ from src.archives.decode import decode
 from src.common import dataset
 from src.common.errors import UserError
 from src.common.torchvision_remedy import torchvision
-from tests import shapes
 from tests.helpers import IDX_FILES, fetch_mnist, read_archive, unpack_settings
 from tools import examples, get_data
 from tools.get_data import write_digits
@@ -364,16 +363,6 @@ def test_pixels_survive_the_conversion_to_floats_and_back():
         floats.min() == -1 and floats.max() == 1 and torch.equal(dataset.to_pixels(floats), pixels)
     )
     assert dataset.to_pixels(torch.tensor([-3.0, 5.0])).tolist() == [0, 255]
-
-
-def test_the_shapes_of_the_docs_are_an_archive_in_colour(tmp_path):
-    shapes.write(tmp_path / "data" / "shapes.zip", 30)
-    data = read_archive(tmp_path / "data", heldout=0.2)
-    assert data.images.shape == (24, 3, 32, 32) and data.heldout_images.shape == (6, 3, 32, 32)
-    assert data.classes == 3
-    assert data.images.float().std() > 20
-    shapes.write(tmp_path / "again.zip", 30)
-    assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "data" / "shapes.zip").read_bytes()
 
 
 class FewPhotographs:

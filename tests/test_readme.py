@@ -195,7 +195,7 @@ def test_pictures_in_git_are_figures_and_generated_images_alone():
     tracked = run("git", "ls-files", cwd=ROOT).stdout.splitlines()
     suffixes = (".png", ".gz", ".zip", ".npy", ".jpg", ".gif")
     assert sorted(path for path in tracked if path.endswith(suffixes)) == [
-        *(f"docs/pictures/{name}.png" for name in ("demo", "peers", "shapes")),
+        *(f"docs/pictures/{name}.png" for name in ("convergence", "demo", "peers", "photographs")),
         "figures/fidelity_by_noise_level.png",
         "figures/learning_curve.png",
         "figures/loss_by_noise_level.png",
@@ -258,3 +258,36 @@ def test_the_guide_says_what_make_samples_does():
         "dvc repro --single-item --force sample fid figures",
     ):
         assert command in recipe and command.replace(" --quiet", "") in GUIDE
+
+
+def test_the_table_of_photographs_is_the_committed_one():
+    metrics = json.loads((ROOT / "benchmarks/results/photographs.json").read_text())["metrics"]
+    fid, quality = metrics["fid"], metrics["quality"]
+    accuracy = metrics["classifier"]["heldout_accuracy"]
+    for row in (
+        f"{fid['fd_imagenet']:.1f} | {fid['fd_imagenet_floor_heldout']:.1f}",
+        f"{fid['fd_digits']:.1f} | {fid['fd_digits_floor_heldout']:.1f}",
+        f"{fid['accuracy']:.1%} | {accuracy:.1%}",
+        f"{quality['precision']:.2f}, {quality['recall']:.2f} | "
+        f"{quality['precision_floor_heldout']:.2f}, {quality['recall_floor_heldout']:.2f}",
+        f"{quality['cas']:.1%} | {quality['cas_floor_train']:.1%}",
+        f"{quality['memorised']:.1%} | {quality['memorised_floor_heldout']:.1%}",
+    ):
+        assert f"| {row.replace('%', ' %')} |" in (ROOT / "docs/guide.md").read_text(), row
+
+
+def test_what_metrics_says_of_the_yardstick_was_measured():
+    result = json.loads((ROOT / "benchmarks/results/yardstick.json").read_text())
+    page = (ROOT / "docs/metrics.md").read_text()
+    others = result["others"]
+    accuracies, agreements, correlations = (
+        sorted(other[name] for other in others) for name in ("accuracy", "agreement", "correlation")
+    )
+    for text in (
+        f"recognises {result['accuracy']:.2%} of the test digits",
+        f"reach {100 * accuracies[0]:.2f} to {accuracies[-1]:.2%}",
+        f"agree with it on {100 * agreements[0]:.2f} to {agreements[-1]:.2%}",
+        f"{correlations[0]:.2f} to {correlations[-1]:.2f}",
+        f"of {result['correlation_with_fd_imagenet']:.2f} with the ranking by `fd_imagenet`",
+    ):
+        assert text.replace("%", " %") in " ".join(page.split()), text
