@@ -288,6 +288,6 @@ def test_what_metrics_says_of_the_yardstick_was_measured():
         f"reach {100 * accuracies[0]:.2f} to {accuracies[-1]:.2%}",
         f"agree with it on {100 * agreements[0]:.2f} to {agreements[-1]:.2%}",
         f"{correlations[0]:.2f} to {correlations[-1]:.2f}",
-        f"of {result['correlation_with_fd_imagenet']:.2f} with the ranking by `fd_imagenet`",
+        f"that by `fd_imagenet` is {result['correlation_with_fd_imagenet']:.2f}",
     ):
         assert text.replace("%", " %") in " ".join(page.split()), text
