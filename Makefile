@@ -25,7 +25,8 @@ $(INSTALLED): pyproject.toml constraints.txt hashes.txt
 install: $(INSTALLED)  ## create .venv/ with pinned versions
 
 .PHONY: run
-run: install  ## run the whole pipeline on MNIST (DATA=digits: on 8x8 digits, in minutes)
+run: install  ## run the whole pipeline on MNIST (DATA=digits: on 8x8 digits; PRESET=quick: less of everything)
+	@test -z '$(PRESET)' || python -m tools.preset '$(PRESET)'
 	@python -m tools.get_data $(DATA)
 	@rm -f .scratch/stages.jsonl
 	dvc repro

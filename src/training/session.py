@@ -22,6 +22,7 @@ from . import interruption
 from .checkpoint import Checkpoint
 from .heldout import level_edges, loss_by_noise_level
 from .interruption import Interruption
+from .outlook import Outlook
 from .preview import preview
 from .progress import Progress
 from .trainer import Step, Trainer
@@ -107,12 +108,15 @@ class Session:
             total=self.steps,
             disable=not self.processes.first,
         )
+        outlook = Outlook(self.trainer)
         for step in bar:
             self.progress.add_step(step)
             postfix = {"loss": f"{step.loss:.4f}"}
             if rate := bar.format_dict["rate"]:  # None until the first display
                 postfix["images/s"] = f"{rate * self.settings.batch_size:.0f}"
             bar.set_postfix(postfix, refresh=False)
+            if (message := outlook.after_step()) and self.processes.first:
+                bar.write(message)
             self._leave_if(interrupted, step)
             self._after(step, interrupted)
             if self._due(step, self.settings.checkpoint_interval) and self.processes.first:
