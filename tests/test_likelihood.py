@@ -7,8 +7,14 @@ from torch.distributions import Normal, kl_divergence
 
 from src.common.dataset import to_float
 from src.diffusion.schedule import Schedule, ScheduleConfig
-from src.measure.likelihood import bits_per_dim, prior_nats, reconstruction_nats
-from tests.helpers import denoiser
+from src.measure.likelihood import (
+    CLEANEST,
+    bits_per_dim,
+    first_timestep,
+    prior_nats,
+    reconstruction_nats,
+)
+from tests.helpers import denoiser, schedule_config
 
 
 class Always(nn.Module):
@@ -42,13 +48,14 @@ def test_the_steps_cost_the_divergence_of_the_two_posteriors(name):
         mean = (kept * variance[t - 1] * x_t + alpha[t - 1] * added * clean) / variance[t]
         return Normal(mean, (added * variance[t - 1] / variance[t]).sqrt())
 
-    expected = 0.0
-    for t in range(1, T):
+    expected, first = 0.0, first_timestep(model.schedule)
+    steps = T - 1 - first
+    for t in range(first + 1, T):
         x_t = torch.randn(x0.shape, dtype=torch.float64)
         true, guessed = posterior(t, x_t, x0), posterior(t, x_t, torch.full_like(x0, 0.25))
         expected += float(kl_divergence(true, guessed).sum())
-    labels = torch.zeros(T - 1, dtype=torch.long)
-    bound = bits_per_dim(model, IMAGE.expand(T - 1, -1, -1, -1), labels, seed=0)
+    labels = torch.zeros(steps, dtype=torch.long)
+    bound = bits_per_dim(model, IMAGE.expand(steps, -1, -1, -1), labels, seed=0)
     assert bound.diffusion == pytest.approx(expected / 64 / math.log(2), rel=1e-4)
     assert bound.total == bound.prior + bound.diffusion + bound.reconstruction
     assert bound.standard_error > 0
@@ -65,23 +72,28 @@ def test_the_prior_costs_the_divergence_from_the_standard_normal(name):
 def test_grey_levels_are_certain_without_noise_and_cost_their_entropy_under_much():
     images, entropy = IMAGE.expand(50, -1, -1, -1), 64 * math.log(256)
     sharp, dim = (
-        reconstruction_nats(
-            Schedule(ScheduleConfig("linear", 10, beta, 0.5, 0.0)),
-            images,
-            torch.Generator().manual_seed(0),
-        )
-        for beta in (1e-7, 0.4)
+        reconstruction_nats(signal_to_noise, images, torch.Generator().manual_seed(0))
+        for signal_to_noise in (3000.0, 1.2)
     )
     assert float(sharp.mean()) == pytest.approx(0, abs=1e-3)
     assert 0.8 * entropy < float(dim.mean()) < 1.1 * entropy
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "flow"])
+def test_the_bound_begins_at_nearly_the_same_noise_level_on_every_schedule(name):
+    schedule = Schedule(schedule_config(name))
+    first = first_timestep(schedule)
+    assert (first == 0) == (name != "flow")
+    assert 9 < schedule.log_snr[first] <= CLEANEST
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["linear", "cosine", "flow"])
 def test_grey_levels_cost_what_numerical_integration_over_the_noise_says(name):
     schedule = Schedule(ScheduleConfig(name, 1000, 1e-4, 0.02, 0.008))
-    alpha = float(schedule.alpha[0])
-    noise = math.sqrt(1 - alpha**2) / alpha * 255 / 2  # of x_t / alpha at t = 0, in grey levels
+    first = first_timestep(schedule)
+    signal_to_noise = float(schedule.alpha[first] / schedule.sigma[first])
+    noise = 255 / 2 / signal_to_noise  # of x_t / alpha at the first timestep, in grey levels
     z = torch.linspace(-8, 8, 1001, dtype=torch.float64)
     density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi) * (z[1] - z[0])
     grey, expected = torch.arange(256, dtype=torch.float64), 0.0
@@ -91,7 +103,7 @@ def test_grey_levels_cost_what_numerical_integration_over_the_noise_says(name):
         posterior = likelihood - torch.logsumexp(likelihood, dim=1, keepdim=True)
         expected -= float((density * posterior[:, value]).sum())
     images, random = IMAGE.expand(500, -1, -1, -1), torch.Generator().manual_seed(0)
-    nats = reconstruction_nats(schedule, images, random)
+    nats = reconstruction_nats(signal_to_noise, images, random)
     assert float(nats.mean()) == pytest.approx(expected, rel=0.01) and expected > 1
 
 

@@ -121,7 +121,7 @@ def test_a_batch_may_be_larger_than_the_data_set(data, settings):
 def test_a_time_that_rounds_up_to_one_is_the_last_timestep(data, settings):
     trainer = Trainer(denoiser(), *data, settings, 0, "cpu")
     batch = trainer.batches[0]
-    batch["t"][-1] = 1.0
+    batch["time"][-1] = 1.0
     assert math.isfinite(trainer._take(batch).loss)
 
 
@@ -134,10 +134,10 @@ def test_labels_are_dropped_at_the_asked_rate(data, settings):
 
 def test_noise_and_times_have_the_right_distribution(data, settings):
     batches = Batches(*data, 10, change(settings, batch_size=100), 0.1, UNIFORM, seed=0)
-    eps, t = (torch.cat([batches[step][key] for step in range(20)]) for key in ("eps", "t"))
+    eps, t = (torch.cat([batches[step][key] for step in range(20)]) for key in ("eps", "time"))
     assert abs(eps.mean()) < 0.01 and eps.std().item() == pytest.approx(1, abs=0.01)
     for step in range(20):  # one time from each hundredth
-        assert (batches[step]["t"] * 100).long().tolist() == list(range(100))
+        assert (batches[step]["time"] * 100).long().tolist() == list(range(100))
     assert 0 <= t.min() < 0.01 and 0.99 < t.max() < 1
     assert t.mean().item() == pytest.approx(0.5, abs=0.02)
 

@@ -3,19 +3,26 @@
 This folder imports only torch and itself, so you can copy it into another project. It raises
 ValueError for invalid settings.
 
-    schedule = ScheduleConfig("cosine", 1000, 1e-4, 0.02, 0.008)
-    denoiser = Denoiser(DenoiserConfig(unet, schedule, "v", label_dropout=0.1))
+    schedule = ScheduleConfig("flow", timesteps=1000)
+    denoiser = Denoiser(DenoiserConfig(unet, schedule, "velocity", label_dropout=0.1))
+    times, weighting = Times.named("logit-normal 0 1"), Weighting("uniform", denoiser)
 
-    loss = denoiser.loss(x0, eps, t, label).mean()
+    t = (times.quantile(torch.rand(len(x0))) * 1000).long().clamp(max=999)
+    loss = weighting(denoiser.loss(x0, torch.randn_like(x0), t, label), t).mean()
 
-    *_, last = sample(denoiser, noise, Sampler("ddim", steps=20, spacing="trailing"), label)
-    images = last.x0
+    def noise():
+        return torch.randn(64, 1, 28, 28)
+
+    *_, last = sample(denoiser, noise, Sampler("euler", steps=20, spacing="trailing"), label)
+    images = last.x0  # in [-1, 1]
 """
 
 from .denoiser import Denoiser, DenoiserConfig, Prediction
 from .samplers import Method, Sampler, Step, sample
 from .schedule import Schedule, ScheduleConfig, ScheduleName, Spacing
+from .times import Times
 from .unet import UNet, UNetConfig
+from .weighting import Weighting
 
 __all__ = [
     "Denoiser",
@@ -28,7 +35,9 @@ __all__ = [
     "ScheduleName",
     "Spacing",
     "Step",
+    "Times",
     "UNet",
     "UNetConfig",
+    "Weighting",
     "sample",
 ]

@@ -12,7 +12,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from .schedule import Schedule, ScheduleConfig, ScheduleName, at
+from .schedule import Schedule, ScheduleConfig, ScheduleName, lookup
 from .unet import UNet, UNetConfig
 
 Prediction = Literal["epsilon", "v", "x0", "velocity"]
@@ -30,9 +30,10 @@ def combinations(prediction: Prediction, schedule: Schedule) -> tuple[Tensor, Te
 
     epsilon   the noise (Ho et al. 2020)
     x0        the image
-    v         alpha eps - sigma x0 (Salimans and Ho 2022, section 4)
-    velocity  dx_t / dt = alpha' x0 + sigma' eps, the target of flow matching: on the flow path,
-              eps - x0 (Lipman et al. 2022; Liu et al. 2022)
+    v         alpha eps - sigma x0 (Salimans and Ho 2022, section 4, for alpha^2 + sigma^2 = 1)
+    velocity  dx_t / dt = alpha' x0 + sigma' eps, the target of flow matching: on the flow path
+              eps - x0, from image to noise (Lipman et al. 2022; Liu et al. 2022). Where the
+              variance is preserved it is v, scaled
     """
     zero, one = torch.zeros_like(schedule.alpha), torch.ones_like(schedule.alpha)
     return {
@@ -56,6 +57,10 @@ class DenoiserConfig:
         if self.prediction not in get_args(Prediction):
             names = ", ".join(get_args(Prediction))
             raise ValueError(f"prediction: expected one of {names}, got {self.prediction!r}")
+        if not 0 <= self.label_dropout < 1:
+            raise ValueError(
+                f"label_dropout: expected 0 or more and less than 1, got {self.label_dropout}"
+            )
 
 
 class Denoiser(nn.Module):
@@ -68,13 +73,16 @@ class Denoiser(nn.Module):
         super().__init__()
         self.config = config
         self.schedule = Schedule(config.schedule)
-        self._a, self._b = combinations(config.prediction, self.schedule)
-        # The solution x0 of x_t = alpha x0 + sigma eps and output = a x0 + b eps.
-        determinant = self.schedule.alpha * self._b - self.schedule.sigma * self._a
-        self._from_x_t = self._b / determinant
-        self._from_output = -self.schedule.sigma / determinant
+        a, b = self._image_factor, self._noise_factor = combinations(
+            config.prediction, self.schedule
+        )
+        # The solution x0 of x_t = alpha x0 + sigma eps and output = a x0 + b eps. For v it is
+        # alpha x_t - sigma output, for velocity on the flow path x_t - sigma output.
+        determinant = self.schedule.alpha * b - self.schedule.sigma * a
+        self._x0_per_x_t = b / determinant
+        self._x0_per_output = -self.schedule.sigma / determinant
         # The squared error of the output is this, times that of x0: (T,) float64.
-        self.output_weight = self._from_output**-2
+        self.output_weight = self._x0_per_output**-2
         self.unet = UNet(config.unet).to(memory_format=torch.channels_last)
         # The network at an early step of training; autoguidance moves the output away from it.
         self.guide: UNet | None = None
@@ -97,12 +105,14 @@ class Denoiser(nn.Module):
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """The target of the network's output, a x0 + b eps: see `combinations`."""
         t = t.cpu()
-        return at(self._a, t, x0) * x0 + at(self._b, t, x0) * eps
+        image_factor, noise_factor = self._image_factor, self._noise_factor
+        return lookup(image_factor, t, x0) * x0 + lookup(noise_factor, t, x0) * eps
 
     def loss(self, x0: Tensor, eps: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         """Mean squared error of the network's output for each image: (B,).
 
-        For epsilon this is eq. 14 of DDPM, for velocity the loss of conditional flow matching.
+        For epsilon this is eq. 14 of DDPM as a mean over values, for velocity the loss of
+        conditional flow matching.
         """
         output = self(self.schedule.add_noise(x0, eps, t), t, label)
         return (output - self.target(x0, eps, t)).square().mean(dim=(1, 2, 3))
@@ -143,7 +153,7 @@ class Denoiser(nn.Module):
     def _x0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Convert the network's output to x0."""
         t = t.cpu()
-        return at(self._from_x_t, t, x_t) * x_t + at(self._from_output, t, x_t) * output
+        return lookup(self._x0_per_x_t, t, x_t) * x_t + lookup(self._x0_per_output, t, x_t) * output
 
     def check_guidance(self, guidance: float, autoguidance: float) -> None:
         """Raises ValueError if the model was not trained for this guidance. 1 always works."""

@@ -34,8 +34,8 @@ class Sampler:
     """The settings of a sampler. Model, noise, labels and these settings determine the image.
 
     `eta` sets the fresh noise in each step of ddim, sde-dpmsolver++ and sa-solver. At 0 there is
-    none, at 1 as much as in the reverse diffusion. Above 1, fresh noise replaces old noise faster
-    (tau^2 of Xue et al. 2023, "SA-Solver").
+    none, at 1 as much as in the reverse diffusion. For ddim it is a factor of the noise's standard
+    deviation; for the others it is tau^2 of Xue et al. 2023, "SA-Solver", and may exceed 1.
 
     Guidance acts only where the log-SNR lies in its interval (Kynkaanniemi et al. 2024). Without
     an interval it acts at every step. Raises ValueError that starts with the field's name.
@@ -161,15 +161,14 @@ def sample(
 
     ddim             Song et al. 2021, "Denoising Diffusion Implicit Models", eqs. 12 and 16
     ddpm             ddim with eta 1: the same posterior, also for fewer steps than timesteps
-                     (section 4.1 there)
     euler            ddim with eta 0. It is Euler's method over time on the flow path, and over
                      sigma / alpha on any path
     heun             Heun's method over time on the flow path; any other path is scaled to it. It
                      predicts x0 twice a step
     dpmsolver++      sde-dpmsolver++ with eta 0: DPM-Solver++(2M) (Lu et al. 2022, algorithm 2)
     sde-dpmsolver++  with eta 1 the SDE version of DPM-Solver++(2M)
-    sa-solver        Xue et al. 2023, algorithm 1, with a predictor and a corrector of two steps.
-                     It integrates exactly where DPM-Solver++ takes a midpoint. The corrector
+    sa-solver        Xue et al. 2023, algorithm 1, with predictor and corrector of order 2. It
+                     integrates exactly where DPM-Solver++ takes a midpoint. The corrector
                      repeats a step when x0 is known at both ends. It uses the same noise and
                      needs no further evaluation.
     unipc            Zhao et al. 2023, "UniPC", of order 2 with B(h) = e^h - 1: DPM-Solver++(2M)
@@ -199,7 +198,8 @@ def _steps(
         x0 = denoiser.predict_x0(x_t, timesteps[i], label, guidance, autoguidance)
         return x0.clamp(-1, 1) if clip else x0
 
-    x_t = noisy_part = noise()
+    x_t = noise()
+    noisy_part = x_t  # of the last multistep
     past: list[tuple[float, Tensor]] = []  # (lambda, x0) of the last steps, newest first
     for i, t in enumerate(timesteps):
         with torch.inference_mode():
@@ -246,8 +246,8 @@ def _heun_step(
 ) -> Tensor:
     """Heun's method for z = x / scale over s = sigma / scale. `predicted` gives x0 at the end.
 
-    The same as Karras et al. 2022, algorithm 1, lines 7 to 11, where scale is alpha. But near pure
-    noise sigma / alpha has no bound, and such a step would magnify the errors of x0.
+    Karras et al. 2022, algorithm 1, on the flow path. Their own choice divides by alpha alone; but
+    near pure noise sigma / alpha has no bound, and such a step magnifies the errors of x0.
     """
     z, s, s_next = x_t / start.scale, start.sigma / start.scale, end.sigma / end.scale
     slope = (z - x0) / s  # dz / ds
@@ -296,15 +296,15 @@ def _unipc_corrector(past: list[tuple[float, Tensor]], start: Level, end: Level)
     """
     h = end.lam - start.lam
     weight = -math.expm1(-h)
-    (_, x0), (_, x0_start), *earlier = past
+    (_, x0_end), (_, x0_start), *earlier = past
     if not earlier:
-        return end.alpha * weight * (x0 + x0_start) / 2
+        return end.alpha * weight * (x0_end + x0_start) / 2
     [(lam_earlier, x0_earlier)] = earlier
-    # Newton's form in u = lambda - end.lam: x0 + slope u + curvature u (u + h).
-    slope = (x0 - x0_start) / h
+    # Newton's form in u = lambda - end.lam: x0_end + slope u + curvature u (u + h).
+    slope = (x0_end - x0_start) / h
     slope_earlier = (x0_start - x0_earlier) / (start.lam - lam_earlier)
     curvature = (slope - slope_earlier) / (end.lam - lam_earlier)
     # Integrals of e^u u and of e^u u^2 from -h to 0.
-    first = (h + 1) * math.exp(-h) - 1
-    second = 2 - (h * h + 2 * h + 2) * math.exp(-h)
-    return end.alpha * (weight * x0 + first * slope + (second + h * first) * curvature)
+    moment_1 = (h + 1) * math.exp(-h) - 1
+    moment_2 = 2 - (h * h + 2 * h + 2) * math.exp(-h)
+    return end.alpha * (weight * x0_end + moment_1 * slope + (moment_2 + h * moment_1) * curvature)

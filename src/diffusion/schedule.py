@@ -1,14 +1,15 @@
 """Noise schedules: how much image and how much noise x_t has at each timestep.
 
-x_t = alpha_t x0 + sigma_t eps. The noise grows from t = 0 to t = T - 1. A schedule has a table each
-of alpha, sigma and log-SNR; losses and samplers use only these tables.
+x_t = alpha_t x0 + sigma_t eps. The noise grows from t = 0 to t = T - 1. A schedule is a few tables
+over t: alpha, sigma, log-SNR and slopes. Losses and samplers use these tables alone.
 
 linear, cosine  variance preserving, alpha^2 + sigma^2 = 1. They start from betas (Ho et al. 2020,
                 "Denoising Diffusion Probabilistic Models", DDPM): alpha_bar_t is the product of
                 1 - beta_s for s <= t, alpha_t = sqrt(alpha_bar_t), sigma_t = sqrt(1 - alpha_bar_t)
 flow            the straight path, alpha + sigma = 1, of rectified flow and flow matching (Liu et
-                al. 2022; Lipman et al. 2022). Timestep i stands for the time (i + 1/2) / T in
-                (0, 1): sigma is that time, alpha one minus it
+                al. 2022; Lipman et al. 2022). Time runs from image to noise, as in Esser et al.
+                2024. Timestep i stands for the time (i + 1/2) / T: sigma is that time, alpha one
+                minus it
 
 EDM's path (Karras et al. 2022: alpha = 1, sigma up to 80) is the variance-preserving one, divided
 by alpha. For images of variance 1, its preconditioned network predicts -v.
@@ -44,9 +45,9 @@ class ScheduleConfig:
 
     name: ScheduleName
     timesteps: int
-    beta_start: float  # linear only
-    beta_end: float  # linear only
-    cosine_s: float  # cosine only
+    beta_start: float = 1e-4  # linear only
+    beta_end: float = 0.02  # linear only
+    cosine_s: float = 0.008  # cosine only
 
 
 def linear_betas(timesteps: int, beta_start: float, beta_end: float) -> Tensor:
@@ -67,8 +68,11 @@ def cosine_betas(timesteps: int, s: float, max_beta: float = 0.999) -> Tensor:
     return (1 - f(edges[1:]) / f(edges[:-1])).clamp(max=max_beta)
 
 
-def at(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
-    """The values of a `table` (T,) at t (B,) int64: (B, 1, 1, 1), dtype and device as `like`."""
+def lookup(table: Tensor, t: Tensor, like: Tensor) -> Tensor:
+    """The values of a `table` (T,) at t (B,) int64: (B, 1, 1, 1), dtype and device as `like`.
+
+    Tables stay on the CPU in float64, so that no schedule depends on the device.
+    """
     return table[t.cpu()].view(-1, 1, 1, 1).to(like)
 
 
@@ -76,8 +80,9 @@ class Schedule:
     """A noise schedule in discrete time.
 
     `alpha`, `sigma` and `log_snr` = log(alpha^2 / sigma^2) are float64 (T,) on the CPU; log_snr
-    decreases with t. `alpha_slope` and `sigma_slope` are their derivatives by the time t / T.
-    Raises ValueError if the configuration is invalid.
+    decreases with t. `alpha_slope` and `sigma_slope` are derivatives by the time t / T; those of
+    the linear and cosine schedules are finite differences. Raises ValueError if the configuration
+    is invalid.
     """
 
     def __init__(self, config: ScheduleConfig):
@@ -95,19 +100,22 @@ class Schedule:
         else:
             names = ", ".join(get_args(ScheduleName))
             raise ValueError(f"schedule: expected one of {names}, got {config.name!r}")
-        stride = 1 / config.timesteps
-        (self.alpha_slope,) = torch.gradient(self.alpha, spacing=stride)
-        (self.sigma_slope,) = torch.gradient(self.sigma, spacing=stride)
 
     def _straight(self) -> None:
         timesteps = self.config.timesteps
         time = (torch.arange(timesteps, dtype=torch.float64) + 0.5) / timesteps
         self.alpha, self.sigma = 1 - time, time
+        self.alpha_slope, self.sigma_slope = -torch.ones_like(time), torch.ones_like(time)
         self.log_snr = -2 * torch.logit(time)
 
     def _from_betas(self, betas: Tensor) -> None:
+        if not bool(((betas > 0) & (betas < 1)).all()):
+            raise ValueError(
+                f"beta_start, beta_end, cosine_s: expected betas between 0 and 1, got "
+                f"{float(betas.min()):.3g} to {float(betas.max()):.3g}"
+            )
         alpha_bar = torch.cumprod(1 - betas, dim=0)
-        if not alpha_bar[-1] >= MIN_SIGNAL:  # also rejects NaN
+        if not alpha_bar[-1] >= MIN_SIGNAL:
             raise ValueError(
                 f"timesteps: only {float(alpha_bar[-1]):.1e} of the signal is left at the last "
                 f"timestep (expected at least {MIN_SIGNAL}). Lower timesteps, or beta_end if the "
@@ -116,6 +124,9 @@ class Schedule:
         self.alpha = alpha_bar.sqrt()
         self.sigma = (1 - alpha_bar).sqrt()
         self.log_snr = torch.log(alpha_bar) - torch.log1p(-alpha_bar)
+        stride = 1 / len(betas)
+        (self.alpha_slope,) = torch.gradient(self.alpha, spacing=stride)
+        (self.sigma_slope,) = torch.gradient(self.sigma, spacing=stride)
 
     def __len__(self) -> int:
         return self.config.timesteps
@@ -123,7 +134,7 @@ class Schedule:
     def levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """alpha_t and sigma_t for t (B,) int64: each (B, 1, 1, 1), dtype and device as `like`."""
         t = t.cpu()
-        return at(self.alpha, t, like), at(self.sigma, t, like)
+        return lookup(self.alpha, t, like), lookup(self.sigma, t, like)
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """x_t (B, C, H, W) for images x0 in [-1, 1], noise eps and t (B,) int64 (DDPM, eq. 4)."""
@@ -138,8 +149,8 @@ class Schedule:
         trailing  equal strides down from T - 1 (Lin et al. 2024, table 2)
         logsnr    T - 1, then equal strides in log-SNR from PURE_NOISE to CLEAN (Lu et al. 2022,
                   "DPM-Solver", section 3.4). The last step goes to the clean image.
-        karras    T - 1, then equal strides in (sigma / alpha)^(1 / 7) down from 80 to 0.002, or
-                  to the last one (Karras et al. 2022, eq. 5)
+        karras    equal strides in (sigma / alpha)^(1 / 7) from 80 to 0.002, or to t = 0 if that
+                  has more noise (Karras et al. 2022, eq. 5); T - 1 in place of 80
 
         Raises ValueError unless 1 <= steps <= T.
         """

@@ -51,8 +51,8 @@ class Times:
         }
         if not (finite and fits.get(name, False)):
             raise ValueError(
-                f'expected "uniform", "focus STRENGTH AT" (0 to 1 each) or "logit-normal MEAN SD" '
-                f"(SD above 0), found {text!r}"
+                f'expected "uniform", "focus STRENGTH AT" (STRENGTH below 1, AT up to 1) or '
+                f'"logit-normal MEAN SD" (SD above 0), found {text!r}'
             )
         return cls(name, parameters)
 

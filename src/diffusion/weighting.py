@@ -17,14 +17,15 @@ class Weighting(nn.Module):
     The loss is the squared error of x0, times output_weight (`Denoiser.output_weight`). So
 
     uniform        weights the error of x0 by output_weight: SNR for epsilon, 1 for x0, SNR + 1 for
-                   v, 1 / sigma^2 for velocity on the flow path
+                   v where the variance is preserved, 1 / sigma^2 for velocity on the flow path
     min-snr GAMMA  weights the error of x0 by min(SNR, GAMMA), whatever the prediction (Hang et al.
                    2023)
     learned        divides the loss by its expected value e^u at each noise level. u is learned:
                    loss / e^u + u is least where e^u is the mean loss (Karras et al. 2024,
                    "Analyzing and improving the training dynamics", eq. 21)
 
-    Raises ValueError for other names.
+    How often training sees each noise level (`Times`) weights it too. Raises ValueError for other
+    names.
     """
 
     def __init__(self, name: str, denoiser: Denoiser):

@@ -1,7 +1,8 @@
 """Bits per dimension: the variational bound on the negative log-likelihood of images.
 
-It has the same meaning for every schedule and prediction, unlike the training loss. So it can
-compare them.
+It has the same meaning for every schedule and prediction, unlike the training loss. It is closer to
+the likelihood the smaller the steps are in log-SNR. At its clean end the flow schedule has coarse
+steps at levels that others do not have; so the bound begins where the noise decides grey levels.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ from ..common.randomness import generator
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.schedule import Schedule
 
+# The bound decodes grey levels from the first timestep with at most this log-SNR: t = 0 of the
+# linear and cosine schedules with 1,000 timesteps.
+CLEANEST = 10.1
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -24,7 +29,7 @@ class Bound:
 
     prior: float  # from the signal that is left at t = T - 1
     diffusion: float  # from the steps between, which depend on the network
-    reconstruction: float  # from decoding x_t at t = 0 to 256 grey levels
+    reconstruction: float  # from decoding x_t at the first timestep to 256 grey levels
     standard_error: float  # of the total, over images and random timesteps
 
     @property
@@ -38,23 +43,26 @@ def bits_per_dim(
 ) -> Bound:
     """The bound (DDPM, eq. 5) for uint8 images (N, C, H, W), labels int64 (N,) or None.
 
-    Each image is used at one timestep, with one timestep in each of N equal ranges. The reverse
+    The first timestep is that of CLEANEST. Each image is used at one later timestep, with one
+    timestep in each of N equal ranges. The reverse
     step has the variance of the posterior. So a step from t to t - 1 costs
 
         (SNR(t - 1) - SNR(t)) |x0 - predicted x0|^2 / 2 nats
 
     (Kingma et al. 2021, "Variational diffusion models", eq. 13). Predictions are clipped to
     [-1, 1]. The last step decodes each value separately: p(x | z) is proportional to q(z | x) over
-    the 256 grey levels, where z is x_t at t = 0 (eq. 8 there).
+    the 256 grey levels, where z is x_t at the first timestep (eq. 8 there).
     """
     denoiser.eval()
     device = next(denoiser.parameters()).device
     labels = labels if denoiser.conditional else None
     schedule, T, N = denoiser.schedule, len(denoiser.schedule), len(images)
+    first = first_timestep(schedule)
+    steps = T - 1 - first
     random = generator(seed, "bound")
     order = torch.randperm(N, generator=random)
     u = (order + torch.rand(N, generator=random, dtype=torch.float64)) / N
-    t = (1 + u * (T - 1)).long()
+    t = (first + 1 + u * steps).long()
     squared_errors = []
     for part in torch.arange(N).split(batch_size):
         x0 = to_float(images[part])
@@ -64,9 +72,10 @@ def bits_per_dim(
         predicted = denoiser.predict_x0(x_t, t[part].to(device), label).clamp(-1, 1).cpu()
         squared_errors.append((x0 - predicted).double().square().sum(dim=(1, 2, 3)))
     snr = schedule.log_snr.exp()
-    diffusion = (T - 1) * (snr[t - 1] - snr[t]) / 2 * torch.cat(squared_errors)
+    diffusion = steps * (snr[t - 1] - snr[t]) / 2 * torch.cat(squared_errors)
     prior = prior_nats(schedule, images)
-    reconstruction = reconstruction_nats(schedule, images, random)
+    signal_to_noise = float(schedule.alpha[first] / schedule.sigma[first])
+    reconstruction = reconstruction_nats(signal_to_noise, images, random)
     total = prior + diffusion + reconstruction
     unit = 1 / (math.log(2) * images[0].numel())
     return Bound(
@@ -75,6 +84,11 @@ def bits_per_dim(
         reconstruction=float(reconstruction.mean() * unit),
         standard_error=float(total.std() / N**0.5 * unit),
     )
+
+
+def first_timestep(schedule: Schedule) -> int:
+    """The timestep with the most signal up to CLEANEST, but not the last one."""
+    return min(int((schedule.log_snr > CLEANEST).sum()), len(schedule) - 2)
 
 
 def prior_nats(schedule: Schedule, images: Tensor) -> Tensor:
@@ -90,12 +104,11 @@ def prior_nats(schedule: Schedule, images: Tensor) -> Tensor:
     return (schedule.alpha[-1] ** 2 * energy + images[0].numel() * excess) / 2
 
 
-def reconstruction_nats(schedule: Schedule, images: Tensor, random: torch.Generator) -> Tensor:
-    """Cost of the exact grey levels given x_t at t = 0, per image: (N,) float64.
+def reconstruction_nats(signal_to_noise: float, images: Tensor, random: torch.Generator) -> Tensor:
+    """Cost of the exact grey levels given x_t with this alpha / sigma, per image: (N,) float64.
 
     images (N, C, H, W) uint8.
     """
-    signal_to_noise = float(schedule.alpha[0] / schedule.sigma[0])
     noise_level = 1 / signal_to_noise * 127.5  # in grey levels
     grey_levels = torch.arange(256, dtype=torch.float64)
     nats = []

@@ -57,9 +57,9 @@ class Batches(Dataset):
         return self.settings.steps
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        """The batch of this step: x0, eps, t, and label if there are labels.
+        """The batch of this step: x0, eps, time, and label if there are labels.
 
-        x0 and eps are (B, C, H, W) float32, t (B,) float32 in [0, 1], a share of the timesteps.
+        x0 and eps are (B, C, H, W) float32, time (B,) float32 in [0, 1], a share of the timesteps.
         label is (B,) int64; the number of classes stands for "no class".
         """
         random = generator(self.seed, "batch", step)
@@ -70,7 +70,7 @@ class Batches(Dataset):
         # al. 2021, appendix I.1).
         u = (torch.arange(len(x0)) + torch.rand(len(x0), generator=random)) / len(x0)
         eps = torch.randn(x0.shape, generator=random)
-        batch = {"x0": x0, "eps": eps, "t": self.times.quantile(u)}
+        batch = {"x0": x0, "eps": eps, "time": self.times.quantile(u)}
         if self.labels is not None:
             dropped = torch.rand(len(x0), generator=random) < self.label_dropout
             batch["label"] = self.labels[chosen].masked_fill(dropped, self.no_class)

@@ -198,8 +198,9 @@ class Trainer:
     def _backward(self, batch: dict[str, Tensor]) -> float:
         """Accumulate gradients over this process's share of the batch; returns the mean loss."""
         steps = len(self.denoiser.schedule)
-        # float32 can round a t just below 1 up to 1.
-        batch["t"] = (batch["t"] * steps).long().clamp(0, steps - 1)
+        # float32 can round a time just below 1 up to 1.
+        t = (batch.pop("time") * steps).long().clamp(0, steps - 1)
+        batch = batch | {"t": t}
         parts = self.settings.accumulation
         total = 0.0
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
