@@ -3,7 +3,7 @@
 It trains each variant for 1,500 steps with seed 10, and draws 2,500 images with each sampler, with
 seed 10 too. Samplers take as many steps as 16 network evaluations allow. The settings of the
 table in docs/results.md were chosen here; its own seeds are others. Needs arrays/ and models/ of a
-run on MNIST. Writes benchmarks/results/formulations.json; rows of variants that are not chosen stay.
+run on MNIST. Writes benchmarks/results/formulations.json. Rows of others stay.
 """
 
 from __future__ import annotations
