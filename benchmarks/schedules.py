@@ -1,0 +1,91 @@
+"""`python -m benchmarks.schedules`: which schedule is better, over four training seeds?
+
+It runs no training. It reads the experiments that these commands make:
+
+    dvc exp run --queue -S schedule=linear,cosine,flow -S seed=1,2,3,4 -S train.steps=1500 \\
+        fid quality
+    dvc exp run --run-all
+
+Writes benchmarks/results/schedules.json: each metric by seed, and what `make compare` concludes.
+`--table` prints the committed result, as in docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+from pathlib import Path
+
+from src.common import reports
+from src.show.commits import Commit, experiment_refs
+from tools.compare import check_comparable, conclusion, group, parse
+from tools.machine import describe
+
+RESULT = Path("benchmarks/results/schedules.json")
+SCHEDULES = ("linear", "cosine", "flow")
+STEPS = 1500
+METRICS = ("fid.fd_imagenet", "fid.fd_digits", "fid.accuracy", "quality.broken")
+PERCENT = ("fid.accuracy", "quality.broken")
+
+
+def measured() -> dict:
+    """Values by schedule, metric and seed, and conclusions by pair of schedules and metric."""
+    commits = [Commit(ref) for ref in experiment_refs()]
+    groups = []
+    for schedule in SCHEDULES:
+        name = f"schedule={schedule} train.steps={STEPS}"
+        groups.append(group(name, parse(name), commits))
+    values = {
+        schedule: {metric: one.values(metric) for metric in METRICS}
+        for schedule, one in zip(SCHEDULES, groups, strict=True)
+    }
+    conclusions = {}
+    for (first, a), (second, b) in itertools.combinations(zip(SCHEDULES, groups, strict=True), 2):
+        check_comparable(a, b, {"schedule"})
+        for metric in METRICS:
+            text = conclusion(metric, values[first][metric], values[second][metric])
+            words = {"A": first, "B": second}
+            text = " ".join(words.get(word, word) for word in text.split())
+            conclusions[f"{first}, {second}: {metric}"] = text
+    return {"train_steps": STEPS, "values": values, "conclusions": conclusions}
+
+
+def markdown(result: dict) -> str:
+    """The table in docs/results.md, and a list of the conclusions."""
+    head = [f"`{metric.partition('.')[2]}`" for metric in METRICS]
+    lines = [["schedule", *head], ["---"] * (1 + len(METRICS))]
+    for schedule, by_metric in result["values"].items():
+        cells = [schedule]
+        for metric in METRICS:
+            seeds = list(by_metric[metric].values())
+            mean, deviation = statistics.mean(seeds), statistics.stdev(seeds)
+            if metric in PERCENT:
+                cells.append(f"{100 * mean:.2f} +- {100 * deviation:.2f} %")
+            else:
+                cells.append(f"{mean:.1f} +- {deviation:.1f}")
+        lines.append(cells)
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return (
+        table
+        + "\n"
+        + "".join(
+            f"- {pair.partition(': ')[2].partition('.')[2]}: {text}.\n"
+            for pair, text in result["conclusions"].items()
+        )
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--table", action="store_true", help="print the committed result")
+    if not parser.parse_args().table:
+        reports.write_json(RESULT, measured() | describe("torch"))
+    print(markdown(json.loads(RESULT.read_text())))
+
+
+if __name__ == "__main__":
+    main()
