@@ -96,6 +96,7 @@ class Model(Section):
     prediction: Prediction | Literal["auto"]
     conditional: bool
     label_dropout: Fraction
+    margin: Annotated[Float, Field(ge=0, le=1)]
 
 
 def _times_exist(name: str) -> str:

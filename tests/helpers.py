@@ -69,13 +69,17 @@ def unet_config(**changes) -> UNetConfig:
 
 
 def denoiser(
-    prediction: str = "v", schedule: str = "cosine", label_dropout: float = 0.1, **unet
+    prediction: str = "v",
+    schedule: str = "cosine",
+    label_dropout: float = 0.1,
+    margin: float = 0.0,
+    **unet,
 ) -> Denoiser:
     """A small denoiser whose output depends on all its inputs: fresh ones start at zero."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         config = DenoiserConfig(
-            unet_config(**unet), schedule_config(schedule), prediction, label_dropout
+            unet_config(**unet), schedule_config(schedule), prediction, label_dropout, margin
         )
         model = Denoiser(config)
         for weights in model.parameters():

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from src.common.dataset import to_pixels
 from src.diffusion.denoiser import Denoiser, DenoiserConfig
 from tests.helpers import denoiser, schedule_config, unet_config
 
@@ -91,3 +92,26 @@ def test_an_unknown_prediction_is_refused_by_name():
         ValueError, match="^prediction: expected one of epsilon, v, x0, velocity, got 'y'"
     ):
         DenoiserConfig(unet_config(), schedule_config(), "y", 0.1)
+
+
+def test_a_margin_moves_black_alone_and_the_clip_takes_it_back():
+    model = denoiser(margin=0.1)
+    x0 = torch.tensor([-1.0, -0.99, 0.5, 1.0]).view(1, 1, 2, 2)
+    encoded = model.encode(x0)
+    torch.testing.assert_close(encoded, torch.tensor([-1.1, -0.99, 0.5, 1.0]).view(1, 1, 2, 2))
+    assert torch.equal(to_pixels(encoded), to_pixels(x0))
+    assert torch.equal(to_pixels(encoded + 0.09)[..., 0, 0], torch.zeros(1, 1, dtype=torch.uint8))
+    assert denoiser().encode(x0) is x0
+
+
+def test_the_loss_is_that_of_encoded_images():
+    model, plain = denoiser(margin=0.2), denoiser()
+    x0, eps = torch.full((3, 1, 8, 8), -1.0), torch.randn(3, 1, 8, 8)
+    t = torch.tensor([5, 300, 900])
+    expected = plain.loss(x0 - 0.2, eps, t, None)
+    torch.testing.assert_close(model.loss(x0, eps, t, None), expected)
+
+
+def test_a_margin_outside_its_range_is_refused():
+    with pytest.raises(ValueError, match="^margin: expected 0 to 1, got 1.5"):
+        DenoiserConfig(unet_config(), schedule_config(), "v", 0.1, 1.5)

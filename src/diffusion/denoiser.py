@@ -52,6 +52,7 @@ class DenoiserConfig:
     schedule: ScheduleConfig
     prediction: Prediction
     label_dropout: float  # share of images trained without their class
+    margin: float = 0.0  # the network sees black as -1 - margin: see Denoiser.encode
 
     def __post_init__(self) -> None:
         if self.prediction not in get_args(Prediction):
@@ -61,6 +62,8 @@ class DenoiserConfig:
             raise ValueError(
                 f"label_dropout: expected 0 or more and less than 1, got {self.label_dropout}"
             )
+        if not 0 <= self.margin <= 1:
+            raise ValueError(f"margin: expected 0 to 1, got {self.margin}")
 
 
 class Denoiser(nn.Module):
@@ -102,8 +105,15 @@ class Denoiser(nn.Module):
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=mixed):
             return network(x_t, t, label).to(x_t.dtype)
 
+    def encode(self, x0: Tensor) -> Tensor:
+        """Images in [-1, 1] as the network sees them: black, -1, becomes -1 - margin.
+
+        Small errors of a predicted black pixel then vanish when images are clipped to [-1, 1].
+        """
+        return torch.where(x0 <= -1, x0 - self.config.margin, x0) if self.config.margin else x0
+
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """The target of the network's output, a x0 + b eps: see `combinations`."""
+        """The target of the network's output, a x0 + b eps: see `combinations`. x0 is encoded."""
         t = t.cpu()
         image_factor, noise_factor = self._image_factor, self._noise_factor
         return lookup(image_factor, t, x0) * x0 + lookup(noise_factor, t, x0) * eps
@@ -114,6 +124,7 @@ class Denoiser(nn.Module):
         For epsilon this is eq. 14 of DDPM as a mean over values, for velocity the loss of
         conditional flow matching.
         """
+        x0 = self.encode(x0)
         output = self(self.schedule.add_noise(x0, eps, t), t, label)
         return (output - self.target(x0, eps, t)).square().mean(dim=(1, 2, 3))
 
@@ -125,7 +136,7 @@ class Denoiser(nn.Module):
         guidance: float = 1.0,
         autoguidance: float = 1.0,
     ) -> Tensor:
-        """Predict x0 from x_t, not clipped. `t` is (B,) int64, or one timestep for all images.
+        """Predict the encoded x0 from x_t, not clipped. `t` is (B,) int64, or one timestep for all.
 
         With w = `guidance` and a = `autoguidance`, guidance changes the network's output F to
 

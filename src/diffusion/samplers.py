@@ -122,7 +122,9 @@ class Step:
 
     t: int
     x_t: Tensor  # the noisy image at timestep t
-    x0: Tensor  # the x0 predicted from x_t, in [-1, 1] if clipped; at the last step, the image
+    # The x0 predicted from x_t, in [-1 - margin, 1] if clipped. At the last step, the image, after
+    # it is clipped to [-1, 1].
+    x0: Tensor
 
 
 class Level(NamedTuple):
@@ -153,8 +155,8 @@ def sample(
 
     Each call of `noise` returns standard normal noise, (B, C, H, W) float32. The first is x_T, the
     others are the fresh noise of the steps. `label` is int64 (B,) or None. `clip` limits each
-    predicted x0 to [-1, 1]. Raises ValueError if the model was not trained for the sampler's
-    guidance, or if the sampler has more steps than the schedule has timesteps.
+    predicted x0 to [-1 - margin, 1]. Raises ValueError if the model was not trained for the
+    sampler's guidance, or if the sampler has more steps than the schedule has timesteps.
 
     With `first` above 0, the sampler starts at that step, counted from 0. The first call of `noise`
     then returns x_t there, such as a noised image (Meng et al. 2022, "SDEdit").
@@ -196,7 +198,7 @@ def _steps(
     def predicted(x_t: Tensor, i: int) -> Tensor:
         guidance, autoguidance = sampler.guidance_at(2 * levels[i].lam)
         x0 = denoiser.predict_x0(x_t, timesteps[i], label, guidance, autoguidance)
-        return x0.clamp(-1, 1) if clip else x0
+        return x0.clamp(-1 - denoiser.config.margin, 1) if clip else x0
 
     x_t = noise()
     noisy_part = x_t  # of the last multistep

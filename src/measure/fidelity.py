@@ -53,7 +53,8 @@ def restored(
         x0 = to_float(images[chosen]).to(device, memory_format=torch.channels_last)
         label = None if labels is None else labels[chosen].to(device)
         noise = ImageNoise(seed, numbers, tuple(x0.shape[1:]), device)
-        starts = [denoiser.schedule.add_noise(x0, noise(), torch.full((len(x0),), t))]
+        x_t = denoiser.schedule.add_noise(denoiser.encode(x0), noise(), torch.full((len(x0),), t))
+        starts = [x_t]
 
         def next_noise() -> Tensor:
             return starts.pop() if starts else noise()

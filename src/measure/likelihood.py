@@ -65,17 +65,19 @@ def bits_per_dim(
     t = (first + 1 + u * steps).long()
     squared_errors = []
     for part in torch.arange(N).split(batch_size):
-        x0 = to_float(images[part])
+        x0 = denoiser.encode(to_float(images[part]))
         x_t = schedule.add_noise(x0, torch.randn(x0.shape, generator=random), t[part])
         x_t = x_t.to(device, memory_format=torch.channels_last)
         label = labels[part].to(device) if labels is not None else None
-        predicted = denoiser.predict_x0(x_t, t[part].to(device), label).clamp(-1, 1).cpu()
+        predicted = denoiser.predict_x0(x_t, t[part].to(device), label).cpu()
+        predicted = predicted.clamp(-1 - denoiser.config.margin, 1)
         squared_errors.append((x0 - predicted).double().square().sum(dim=(1, 2, 3)))
     snr = schedule.log_snr.exp()
     diffusion = steps * (snr[t - 1] - snr[t]) / 2 * torch.cat(squared_errors)
-    prior = prior_nats(schedule, images)
+    prior = prior_nats(denoiser, images)
     signal_to_noise = float(schedule.alpha[first] / schedule.sigma[first])
-    reconstruction = reconstruction_nats(signal_to_noise, images, random)
+    margin = denoiser.config.margin
+    reconstruction = reconstruction_nats(signal_to_noise, images, random, margin)
     total = prior + diffusion + reconstruction
     unit = 1 / (math.log(2) * images[0].numel())
     return Bound(
@@ -91,31 +93,34 @@ def first_timestep(schedule: Schedule) -> int:
     return min(int((schedule.log_snr > CLEANEST).sum()), len(schedule) - 2)
 
 
-def prior_nats(schedule: Schedule, images: Tensor) -> Tensor:
+def prior_nats(denoiser: Denoiser, images: Tensor) -> Tensor:
     """KL divergence from q(x_T | x0) to the standard normal, per image: (N,) float64.
 
     images (N, C, H, W) uint8. Per value it is (alpha^2 x0^2 + sigma^2 - 1 - log sigma^2) / 2.
     """
-    energy = torch.cat(
-        [to_float(part).double().square().sum(dim=(1, 2, 3)) for part in images.split(100)]
-    )
+    schedule, parts = denoiser.schedule, images.split(100)
+    encoded = (denoiser.encode(to_float(part)).double() for part in parts)
+    energy = torch.cat([part.square().sum(dim=(1, 2, 3)) for part in encoded])
     log_variance = 2 * torch.log1p(schedule.sigma[-1] - 1)
     excess = torch.expm1(log_variance) - log_variance  # sigma^2 - 1 - log sigma^2
     return (schedule.alpha[-1] ** 2 * energy + images[0].numel() * excess) / 2
 
 
-def reconstruction_nats(signal_to_noise: float, images: Tensor, random: torch.Generator) -> Tensor:
+def reconstruction_nats(
+    signal_to_noise: float, images: Tensor, random: torch.Generator, margin: float = 0.0
+) -> Tensor:
     """Cost of the exact grey levels given x_t with this alpha / sigma, per image: (N,) float64.
 
-    images (N, C, H, W) uint8.
+    images (N, C, H, W) uint8. `margin` is that of Denoiser.encode.
     """
     noise_level = 1 / signal_to_noise * 127.5  # in grey levels
     grey_levels = torch.arange(256, dtype=torch.float64)
+    grey_levels[0] -= margin * 127.5
     nats = []
     # Each value of a part takes 256 float64 values of memory, so parts are small.
     for part in images.split(max(1, 2**14 // images[0].numel())):
         noise = torch.randn(part.shape, generator=random, dtype=torch.float64)
-        noisy = part.double() + noise_level * noise
+        noisy = grey_levels[part.long()] + noise_level * noise
         logits = -((noisy[..., None] - grey_levels) ** 2) / (2 * noise_level**2)
         log_p = logits.log_softmax(-1).gather(-1, part.long()[..., None])
         nats.append(-log_p.sum(dim=(1, 2, 3, 4)))

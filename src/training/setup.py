@@ -39,7 +39,7 @@ def untrained(settings: Model, schedule: ScheduleConfig, data: Dataset, seed: in
     prediction = settings.prediction
     if prediction == "auto":
         prediction = DEFAULT_PREDICTION[schedule.name]
-    config = DenoiserConfig(unet, schedule, prediction, settings.label_dropout)
+    config = DenoiserConfig(unet, schedule, prediction, settings.label_dropout, settings.margin)
     with torch.random.fork_rng(devices=[]), user_errors("model."):
         torch.manual_seed(derive(seed, "weights"))
         return Denoiser(config)
