@@ -91,6 +91,8 @@ benchmark: install  ## compare with others, time, run ablations (hours; after ma
 	python -m benchmarks.ablations
 	python -m benchmarks.spoilt
 	python -m benchmarks.yardstick
+	python -m benchmarks.convergence
+	python -m benchmarks.formulations
 
 .PHONY: audit
 audit: install  ## look for known vulnerabilities of the pinned versions (needs the network)
