@@ -52,6 +52,14 @@ report: install  ## write report/report.html: metrics, figures and experiments o
 compare: install  ## compare experiments over training seeds: A=schedule=linear B=schedule=cosine
 	@python -m tools.compare --a '$(A)' --b '$(B)'
 
+.PHONY: score
+score: install  ## score a folder of digits that somebody drew: FOLDER=path
+	@python -m tools.score '$(FOLDER)' $(if $(CLASSES),--classes '$(CLASSES)') $(if $(FIT),--fit '$(FIT)')
+
+.PHONY: report-diff
+report-diff: install  ## write report_diff/index.md: what changed since a commit, REV=main
+	@python -m tools.report_diff --rev '$(or $(REV),HEAD)'
+
 .PHONY: submission
 submission: install  ## check generated_images/ against a homework's list, and zip it into submission/
 	@python -m tools.submission

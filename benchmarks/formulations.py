@@ -53,17 +53,36 @@ def fitting(name: str, settings: params.Sweep, model: Denoiser) -> Sampler:
     return next(fits)
 
 
+def markdown(result: dict) -> str:
+    """The table in docs/results.md: a row per variant, a column per sampler."""
+    lines = [["", *(f"`{name}`" for name in SAMPLERS)], ["---"] * (1 + len(SAMPLERS))]
+    cells = {(row["variant"], row["sampler"]): row for row in result["rows"]}
+    for variant in VARIANTS:
+        if (variant, SAMPLERS[0]) in cells:
+            rows = (cells[variant, name] for name in SAMPLERS)
+            texts = (
+                f"{r['fd_imagenet']:.0f}; {r['fd_digits']:.1f}; {r['broken']:.1%}" for r in rows
+            )
+            lines.append([variant, *(text.replace("%", " %") for text in texts)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--table", action="store_true", help="print the committed result")
+    arguments = parser.parse_args()
+    if arguments.table:
+        print(markdown(json.loads(RESULT.read_text())))
+        return
     data, defaults, about = mnist(), params.load(), describe("torch")
     instrument, _ = classifier.load("models/classifier.safetensors")
     reference = frechet.load("reference/digits.npz", classifier.FEATURES)
     real, network = frechet.load("reference/imagenet.npz", IMAGENET.dims), LoadedExtractor(IMAGENET)
     labels = drawing.choose_labels(None, data.class_counts(), SEED, COUNT)
-    chosen = parser.parse_args().only
+    chosen = arguments.only
     rows = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []
     rows = [row for row in rows if row["variant"] not in chosen]
     for variant in chosen:

@@ -49,7 +49,7 @@ def declared_files(stage: str) -> set[str]:
 # --- imports -------------------------------------------------------------------------------------
 
 # A folder of src/ imports from itself and those before it; "" are the files of src/ itself.
-LAYERS = ("common", "diffusion", "", "archives", "training", "measure", "show", "demo")
+LAYERS = ("common", "diffusion", "", "archives", "training", "measure", "score", "show", "demo")
 MAY_IMPORT = {
     "src": {"src"},
     "stages": {"src", "stages"},

@@ -319,8 +319,11 @@ def mnist_files() -> list[tuple[str, str]]:
     return torchvision.datasets.MNIST.resources
 
 
-def from_mirrors() -> str:
-    """Fetch the four files from MNIST_MIRROR, else torchvision's mirrors. Checks their md5s."""
+def from_mirrors(folder: Path = DATA) -> str:
+    """Fetch MNIST's four files into `folder` from MNIST_MIRROR, else torchvision's mirrors.
+
+    Checks their md5s. Raises Unavailable if no mirror works.
+    """
     from src.common.torchvision_remedy import torchvision
 
     mirror = os.environ.get("MNIST_MIRROR")
@@ -335,7 +338,7 @@ def from_mirrors() -> str:
         UNFINISHED.mkdir(parents=True)
         for name, content in files.items():
             (UNFINISHED / name).write_bytes(content)
-        publish(UNFINISHED, DATA)
+        publish(UNFINISHED, folder)
         return f"fetched MNIST from {base}, md5s checked"
     hint = "" if mirror else ". Set MNIST_MIRROR to a folder or URL that has the four files"
     raise Unavailable("no mirror of MNIST works: " + "; ".join(failures) + hint)

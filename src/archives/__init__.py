@@ -11,6 +11,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
@@ -65,6 +66,42 @@ def read(
         shown = ", ".join(source.skipped[:3]) + (" ..." if len(source.skipped) > 3 else "")
         notes.append(f"skipped {len(source.skipped):,} other files ({shown})")
     return data, [_described(data), *notes]
+
+
+@dataclass(frozen=True)
+class Images:
+    """All images of a folder or archive, without a split, in the order of their names."""
+
+    pixels: Tensor  # (N, C, H, W) uint8, one channel if none has colour
+    names: list[str]  # paths in the folder
+    labels: list[int] | None  # the class of each; None: no classes
+    class_names: list[str]
+    notes: list[str]
+
+
+def read_images(path: str | Path, settings: Unpack) -> Images:
+    """Read every image of a folder or archive. Folders `train` and `test` are classes here.
+
+    Raises UserError, as `read` does, and for IDX files.
+    """
+    path, scratch = Path(path), Path(tempfile.gettempdir())
+    if not path.exists():
+        raise UserError(f"{path}: not found")
+    settings = settings.model_copy(update={"split": "random"})
+    with contextlib.ExitStack() as stack:
+        source = find(path, scratch, stack)
+        if source.idx:
+            raise UserError(f"{source.where}: IDX files; expected PNG or JPEG images")
+        layout = _arranged(source, settings)
+        files = {member.name: member for member in source.images}
+        chosen = [files[name] for name in layout.names]
+        everything = torch.zeros(len(chosen), dtype=torch.bool)
+        pixels, converted = _decoded(source, chosen, everything, settings, scratch)
+        notes = list(layout.notes)
+        if converted:
+            counts = ", ".join(f"{count:,} {what}" for what, count in converted.most_common())
+            notes.append(f"converted: {counts}")
+        return Images(pixels.part(0), layout.names, layout.labels, layout.class_names, notes)
 
 
 def look(folder: Path, settings: Unpack, scratch: Path) -> None:
@@ -167,7 +204,8 @@ def _read_images(source: Source, settings: Unpack, scratch: Path) -> tuple[Datas
         except UserError as error:
             raise UserError(f"{source.where}: {error}") from None
     chosen = [files[name] for name in layout.names]
-    parts, converted = _decoded(source, chosen, held, settings, scratch)
+    pixels, converted = _decoded(source, chosen, held, settings, scratch)
+    parts = pixels.part(0), pixels.part(1)
     mark = fingerprint((len(held), *parts[0].shape[1:]), _in_order(parts, held), labels)
     name = KNOWN.get(mark, source.name)
     notes = _notes(layout, settings, converted)
@@ -284,22 +322,16 @@ class _Pixels:
                 coloured.add(batch.expand(-1, 3, -1, -1))
         return coloured
 
-    def tensors(self) -> tuple[Tensor, Tensor]:
-        """Images kept and held out: (N, C, H, W) uint8 each. Each part must have an image."""
-        kept, heldout = (
-            spool.tensor((count, self.channels, *self.size))
-            for spool, count in zip(self.spools, self.counts, strict=True)
-        )
-        return kept, heldout
+    def part(self, number: int) -> Tensor:
+        """The images of part 0 (kept) or 1 (held out): (N, C, H, W) uint8. N must not be 0."""
+        shape = (self.counts[number], self.channels, *self.size)
+        return self.spools[number].tensor(shape)
 
 
 def _decoded(
     source: Source, files: list[Member], held: Tensor, settings: Unpack, scratch: Path
-) -> tuple[tuple[Tensor, Tensor], Counter[str]]:
-    """The images, kept and held out: (N, C, H, W) uint8, one channel if none has colour.
-
-    Also counts what was converted.
-    """
+) -> tuple[_Pixels, Counter[str]]:
+    """The pixels of images, kept and held out, and counts of what was converted."""
     pixels, converted = _Pixels(scratch), Counter[str]()
     side: int | None = None
     progress = tqdm(files, desc="unpack", unit="image")
@@ -316,7 +348,7 @@ def _decoded(
                 f"unpack.size makes all images the same size"
             )
         pixels.add(_channels_first(array), part)
-    return pixels.tensors(), converted
+    return pixels, converted
 
 
 def _channels_first(array: np.ndarray) -> Tensor:

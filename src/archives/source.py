@@ -31,12 +31,16 @@ class Source:
     listings: list[Member] = field(default_factory=list)  # dataset.json
 
 
-def find(folder: Path, scratch: Path, stack: contextlib.ExitStack) -> Source:
-    """The files of the data set in `folder`. `stack` closes the archive that they are in.
+def find(path: Path, scratch: Path, stack: contextlib.ExitStack) -> Source:
+    """The files of the data set in a folder or an archive. `stack` closes the archive.
 
     Raises UserError if there is none or more than one.
     """
-    source = _sorted_out(members.of_folder(folder), f"{folder}/", folder.resolve().name)
+    if path.is_file():
+        files, where = [members.of_file(path, path.name)], str(path)
+    else:
+        files, where = members.of_folder(path), f"{path}/"
+    source = _sorted_out(files, where, path.resolve().name)
     source.name = _top(source.images) or source.name
     nested = 0
     while source.archives:

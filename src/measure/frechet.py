@@ -78,18 +78,27 @@ def moments(features: NDArray, batch_size: int = 1000) -> Moments:
     return sums.moments()
 
 
-def distance(a: Moments, b: Moments) -> float:
+def square_root(sigma: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The symmetric square root of a covariance (D, D). Not finite if there is none."""
+    try:
+        values, vectors = np.linalg.eigh(sigma)
+    except np.linalg.LinAlgError:
+        return np.full_like(sigma, np.nan)
+    return (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+
+
+def distance(a: Moments, b: Moments, root: NDArray[np.float64] | None = None) -> float:
     """The Frechet distance |mu_a - mu_b|^2 + tr(sigma_a + sigma_b - 2 (sigma_a sigma_b)^(1/2)).
 
-    0 for equal moments; larger is worse. Raises UserError if the result is not finite.
+    0 for equal moments; larger is worse. `root` is square_root(b.sigma), if it is known. Raises
+    UserError if the result is not finite.
 
     With R = sigma_b^(1/2), tr((sigma_a sigma_b)^(1/2)) = sum_i sqrt(lambda_i), where lambda_i are
     the eigenvalues of R sigma_a R. That product is symmetric, unlike sigma_a sigma_b, so singular
     covariances need no special case.
     """
+    root = square_root(b.sigma) if root is None else root
     try:
-        values, vectors = np.linalg.eigh(b.sigma)
-        root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
         cross = np.sqrt(np.linalg.eigvalsh(root @ a.sigma @ root).clip(min=0)).sum()
         result = ((a.mu - b.mu) ** 2).sum() + np.trace(a.sigma) + np.trace(b.sigma) - 2 * cross
     except np.linalg.LinAlgError:

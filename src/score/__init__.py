@@ -1,0 +1,1 @@
+"""Score a folder of digits that somebody else drew."""

@@ -1,0 +1,62 @@
+"""What real test digits score, by number of images: the floors of somebody else's digits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..common import reports
+from ..common.dataset import Dataset, rows
+from ..common.errors import UserError
+from ..common.randomness import generator
+from ..common.schema import parse
+from ..measure import neighbours, scores
+from .measure import SEED, Instrument, Real, Scores, Value
+
+COUNTS = (500, 1000, 2000, 5000, 10_000)
+FILE = "floors.json"
+
+
+@dataclass(frozen=True)
+class Floors:
+    """Of yardstick/floors.json."""
+
+    near: float  # distance to a training image below which an image counts as memorised
+    by_count: dict[str, dict[str, tuple[float, float | None]]]
+
+    @classmethod
+    def load(cls, folder: Path) -> Floors:
+        """Raises UserError if the file is missing or damaged."""
+        path = folder / FILE
+        try:
+            return parse(cls, json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{path}: {error}; `git checkout yardstick` brings it back") from None
+
+    def nearest(self, count: int) -> tuple[int, Scores]:
+        """The stored floors of the nearest count, by ratio."""
+        near = min(map(int, self.by_count), key=lambda n: max(n / count, count / n))
+        values = self.by_count[str(near)]
+        return near, {name: Value(*pair) for name, pair in values.items()}
+
+
+def of_real(instrument: Instrument, data: Dataset, count: int, near: float) -> Scores:
+    """Scores of `count` random test digits, at most all."""
+    order = torch.randperm(len(data.heldout_images), generator=generator(SEED, "scored"))[:count]
+    labels = None if data.heldout_labels is None else data.heldout_labels[order]
+    return instrument.measure(data.heldout_images[order], labels, Real(data), near)
+
+
+def make(instrument: Instrument, data: Dataset, folder: Path) -> None:
+    """Measure the floors for all COUNTS, and write the file."""
+    points = torch.cat(list(rows(data.heldout_images)))
+    distances, _ = neighbours.nearest(points, rows(data.images))
+    near = float(distances.quantile(scores.NEAR))
+    by_count = {}
+    for count in COUNTS:
+        found = of_real(instrument, data, count, near)
+        by_count[str(count)] = {name: (v.value, v.deviation) for name, v in found.items()}
+    reports.write_json(folder / FILE, {"near": near, "by_count": by_count})

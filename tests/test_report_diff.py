@@ -1,0 +1,46 @@
+import json
+import re
+
+import pytest
+from PIL import Image
+
+from src.common.errors import UserError
+from tests.helpers import ROOT, clone_into, commit
+from tools import report_diff
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    folder = clone_into(tmp_path / "clone")
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_it_shows_what_changed_since_a_commit_and_nothing_else(repository):
+    params = repository / "params.yaml"
+    params.write_text(params.read_text().replace("schedule: cosine", "schedule: flow  "))
+    metrics = json.loads((repository / "metrics/fid.json").read_text())
+    (repository / "metrics/fid.json").write_text(json.dumps(metrics | {"fd_digits": 1.5}))
+    Image.new("RGB", (5, 5), "red").save(repository / "figures/samples_by_class.png")
+    page = report_diff.write("HEAD").read_text()
+    parameters = page.partition("## Parameters")[2].partition("##")[0]
+    assert re.findall(r"^\| `(.*?)` \|", parameters, re.MULTILINE) == ["schedule"]
+    assert "| `schedule` | `cosine` | `flow` |" in page
+    [row] = [line for line in page.splitlines() if line.startswith("| `fid.fd_digits`")]
+    before, now, floor = row.split(" | ")[-3:]
+    assert now == "1.50" and float(before) == pytest.approx(metrics["fd_digits"], abs=0.01)
+    assert float(floor.strip("| ")) == pytest.approx(metrics["fd_digits_floor_heldout"], abs=0.01)
+    old = repository / "report_diff/samples_by_class_before.png"
+    assert old.read_bytes() == (ROOT / "figures/samples_by_class.png").read_bytes()
+    assert Image.open(repository / "report_diff/samples_by_class_now.png").size == (5, 5)
+
+
+def test_without_changes_it_says_so(repository):
+    commit(repository)
+    page = report_diff.write("HEAD").read_text()
+    assert "No parameter differs." in page
+
+
+def test_an_unknown_revision_is_refused(repository):
+    with pytest.raises(UserError, match="REV: 'nowhere' names no commit"):
+        report_diff.write("nowhere")
