@@ -48,7 +48,8 @@ def metrics(old: Commit) -> list[str]:
         if name in OTHER_FLOORS:
             other, _, floor_key = OTHER_FLOORS[name].partition(".")
             floor = _values(other).get(floor_key)
-        before, now = old.metric(f"metrics/{file}.json", key), values.get(key)
+        before = json.loads(old.read(f"metrics/{file}.json") or "{}").get(key)
+        now = values.get(key)
         if before is None and now is None:
             continue
         cells = [f"`{name}`", kind.what, kind.better, *map(kind.shown, (before, now, floor))]
