@@ -54,7 +54,7 @@ compare: install  ## compare experiments over training seeds: A=schedule=linear 
 
 .PHONY: score
 score: install  ## score a folder of digits that somebody drew: FOLDER=path
-	@python -m tools.score '$(FOLDER)' $(if $(CLASSES),--classes '$(CLASSES)') $(if $(FIT),--fit '$(FIT)')
+	@python -m tools.score '$(FOLDER)' $(if $(CLASSES),--classes '$(CLASSES)') $(if $(FIT),--fit '$(FIT)') $(ARGS)
 
 .PHONY: report-diff
 report-diff: install  ## write report_diff/index.md: what changed since a commit, REV=main

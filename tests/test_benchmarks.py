@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import ablations, arithmetic, peers
+from benchmarks import ablations, arithmetic, formulations, peers, schedules
 from tests.helpers import ROOT, denoiser
 
 
@@ -91,3 +91,9 @@ def test_the_picture_of_peers_has_a_line_for_each(tmp_path, monkeypatch):
         peers.picture([row] * count, [torch.full((8, 28, 28), 255).tolist()] * count)
         heights.append(Image.open(tmp_path / "peers.png").height)
     assert heights[1] > 2 * heights[0]
+
+
+def test_the_tables_of_schedules_are_the_committed_ones():
+    page = (ROOT / "docs/results.md").read_text()
+    for benchmark in (schedules, formulations):
+        assert benchmark.markdown(json.loads((ROOT / benchmark.RESULT).read_text())) in page

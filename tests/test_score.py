@@ -11,10 +11,12 @@ from PIL import Image
 
 from src.common.errors import UserError
 from src.measure import frechet
+from src.measure.kernel import KernelDistance
 from src.score import arrays, folder
 from src.score.floors import Floors
-from src.score.measure import Target, frechet_distance, jackknife, kernel_distance
+from src.score.measure import Target, frechet_distance, jackknife, kernel_distance, share_of
 from tests.helpers import ROOT
+from tools import score
 
 RANDOM = np.random.default_rng(0)
 DIGITS = (RANDOM.random((12, 28, 28)) > 0.8).astype(np.uint8) * 200
@@ -50,7 +52,7 @@ def test_a_zip_is_read_as_its_folder_is(tmp_path):
     assert torch.equal(a.images, b.images)
 
 
-@pytest.mark.parametrize("classes", [["3", "7"], ["digit_3", "digit_7"], ["three", "seven"]])
+@pytest.mark.parametrize("classes", [["3", "7"], ["digit_3", "digit_7"], ["three", "07"]])
 def test_folders_named_by_digits_are_labels(tmp_path, classes):
     names = [f"{classes[i % 2]}/{i}.png" for i in range(12)]
     labels = folder.read(pngs(tmp_path / "own", names)).labels
@@ -58,10 +60,12 @@ def test_folders_named_by_digits_are_labels(tmp_path, classes):
     assert folder.read(tmp_path / "own", classes="none").labels is None
 
 
-def test_folders_that_name_no_digit_are_refused_with_the_way_out(tmp_path):
-    pngs(tmp_path / "own", [f"{'ab'[i % 2]}/{i}.png" for i in range(12)])
+@pytest.mark.parametrize("names", [["a", "b"], ["batch_0", "batch_1"], ["2024-05-03", "x"]])
+def test_folders_that_name_no_digit_are_refused_with_the_way_out(tmp_path, names):
+    pngs(tmp_path / "own", [f"{names[i % 2]}/{i}.png" for i in range(12)])
     with pytest.raises(UserError, match="names no digit. --classes none"):
         folder.read(tmp_path / "own")
+    assert folder.read(tmp_path / "own", classes="none").labels is None
 
 
 def test_cycled_classes_follow_the_numbers_in_the_names_not_their_order(tmp_path):
@@ -71,11 +75,23 @@ def test_cycled_classes_follow_the_numbers_in_the_names_not_their_order(tmp_path
     assert scored.labels.tolist() == [(i - 1) % 10 for i in order]
 
 
-@pytest.mark.parametrize("head", ["", "name,label\n"])
+def test_numbers_from_zero_cycle_from_zero_and_missing_ones_are_refused(tmp_path):
+    pngs(tmp_path / "own", [f"{i:02d}.png" for i in range(12)])
+    assert folder.read(tmp_path / "own", classes="cycle").labels.tolist() == [
+        i % 10 for i in range(12)
+    ]
+    (tmp_path / "own/05.png").rename(tmp_path / "own/x.png")
+    with pytest.raises(UserError, match="needs another number at the end of each name"):
+        folder.read(tmp_path / "own", classes="cycle")
+
+
+@pytest.mark.parametrize("head", ["", "name,label\n", "\ufeff", "name;label\n"])
 def test_labels_come_from_a_csv(tmp_path, head):
     pngs(tmp_path / "own", numbered())
     table = tmp_path / "labels.csv"
-    table.write_text(head + "".join(f"{name},{i % 10}\n" for i, name in enumerate(numbered())))
+    mark = ";" if ";" in head else ","
+    rows = "".join(f"{name}{mark}{i % 10}\n" for i, name in enumerate(numbered()))
+    table.write_text(head + rows, encoding="utf-8")
     assert folder.read(tmp_path / "own", classes=str(table)).labels.tolist() == [
         i % 10 for i in range(12)
     ]
@@ -94,6 +110,10 @@ def test_labels_come_from_a_csv(tmp_path, head):
         (DIGITS / 255, "0..1"),
         (DIGITS.astype(np.float32) / 127.5 - 1, "-1..1"),
         (DIGITS.astype(np.int64), "0..255"),
+        (DIGITS.astype(">f4") / 255, "0..1"),
+        (DIGITS / 255 - 1e-7, "0..1"),
+        (DIGITS.reshape(3, 4, 28, 28), "0..255"),
+        (DIGITS.reshape(12, 1, 784), "0..255"),
     ],
 )
 def test_arrays_of_all_shapes_and_ranges_give_the_same_images(tmp_path, array, scale):
@@ -105,7 +125,8 @@ def test_arrays_of_all_shapes_and_ranges_give_the_same_images(tmp_path, array, s
 
 def test_an_npz_may_have_labels(tmp_path):
     labels = np.arange(12) % 10
-    np.savez_compressed(tmp_path / "a.npz", samples=DIGITS, y=labels)
+    about = {"epoch": np.array(3), "name": np.array("mine")}
+    np.savez_compressed(tmp_path / "a.npz", samples=DIGITS, y=labels[:, None], **about)
     assert folder.read(tmp_path / "a.npz").labels.tolist() == labels.tolist()
     np.savez(tmp_path / "b.npz", one=DIGITS, two=DIGITS)
     with pytest.raises(UserError, match="b.npz: cannot be read .*arrays of images: one, two"):
@@ -115,9 +136,12 @@ def test_an_npz_may_have_labels(tmp_path):
 @pytest.mark.parametrize(
     "array, complaint",
     [
-        (np.zeros((5, 2, 28, 28)), "shape"),
+        (np.zeros((5, 2, 28, 27)), "shape"),
         (np.full((5, 28, 28), np.nan), "not finite"),
         (np.full((5, 28, 28), -300.0), "values from -300"),
+        (DIGITS / 100 - 0.42, "Undo the normalisation"),
+        (np.zeros((0, 28, 28)), "shape"),
+        (np.zeros((2, 28, 28)), "expected at least 4 images, found 2"),
         (np.array([{}] * 5, dtype=object), "cannot be read"),
     ],
 )
@@ -127,13 +151,14 @@ def test_arrays_that_are_no_images_are_refused_by_name(tmp_path, array, complain
         folder.read(tmp_path / "a.npy")
 
 
-def test_a_header_that_promises_more_than_the_file_has_takes_no_memory(tmp_path):
+@pytest.mark.parametrize("count", [10**7, -1])
+def test_a_header_that_promises_more_than_the_file_has_is_refused(tmp_path, count):
     file = io.BytesIO()
     np.lib.format.write_array_header_1_0(
-        file, {"descr": "<f8", "fortran_order": False, "shape": (10**7, 28, 28)}
+        file, {"descr": "<f8", "fortran_order": False, "shape": (count, 28, 28)}
     )
     (tmp_path / "a.npy").write_bytes(file.getvalue() + b"0" * 100)
-    with pytest.raises(UserError, match="a.npy: cannot be read .*bytes in a file of"):
+    with pytest.raises(UserError, match="a.npy: cannot be read .*(bytes in a file of|of shape)"):
         arrays.read(tmp_path / "a.npy")
 
 
@@ -158,7 +183,7 @@ def test_colour_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "images, sentence",
     [
-        (255 - DIGITS, "bright ground"),
+        (255 - DIGITS, "12 images have a bright border"),
         (DIGITS // 200, "no value exceeds 1"),
         (np.concatenate([DIGITS, DIGITS[:2]]), "2 images repeat another one exactly"),
         (np.concatenate([DIGITS, np.zeros_like(DIGITS[:1])]), "1 images are blank"),
@@ -193,13 +218,78 @@ def test_the_jackknife_of_a_mean_is_its_standard_error():
     assert jackknife(left_out) == pytest.approx(values.std().item() / math.sqrt(50))
 
 
-def test_the_kernel_distance_has_the_deviation_of_many_draws():
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_the_kernel_distance_has_the_deviation_of_many_draws(shift):
     random = torch.Generator().manual_seed(0)
     real = torch.randn(1000, 8, generator=random)
-    values = [kernel_distance(real, torch.randn(600, 8, generator=random) + 0.3) for _ in range(40)]
+    sets = [torch.randn(600, 8, generator=random) + shift for _ in range(100)]
+    values = [kernel_distance(real, features) for features in sets]
+    assert values[0].value == pytest.approx(KernelDistance(real).to(sets[0]), rel=1e-9, abs=1e-12)
     spread = torch.tensor([value.value for value in values]).std().item()
-    estimated = sum(value.deviation for value in values) / len(values)
-    assert spread / 2.5 < estimated < 2.5 * spread
+    estimated = math.sqrt(sum(value.deviation**2 for value in values) / len(values))
+    assert spread / 1.3 < estimated < 1.8 * spread
+
+
+@pytest.mark.parametrize("count", [4, 12, 39, 40, 46, 91])
+def test_few_images_have_a_distance_and_from_forty_on_a_deviation(count):
+    random = torch.Generator().manual_seed(0)
+    real, features = torch.randn(500, 4, generator=random), torch.randn(count, 4, generator=random)
+    moments = frechet.moments(real.numpy())
+    target = Target(moments, frechet.square_root(moments.sigma))
+    for value in (frechet_distance(features, target), kernel_distance(real, features)):
+        assert math.isfinite(value.value)
+        assert (value.deviation is not None) == (count >= 40)
+
+
+def test_a_share_of_nothing_or_all_has_a_deviation_too():
+    assert 0 < share_of(0.0, 50).deviation < 0.05 and 0 < share_of(1.0, 50).deviation < 0.05
+    assert share_of(0.5, 10_000).deviation == pytest.approx(0.005, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.mnist
+def test_real_digits_score_as_real_digits_do(tmp_path, mnist, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    chosen = torch.randperm(10_000, generator=torch.Generator().manual_seed(5))[:600]
+    images, labels = mnist.heldout_images[chosen, 0], mnist.heldout_labels[chosen]
+    np.savez(tmp_path / "real.npz", x=images.numpy(), y=labels.numpy())
+    monkeypatch.setattr(score, "real_images", lambda: (mnist, "MNIST of the test"))
+    result = score.run(folder.read(tmp_path / "real.npz"))
+    assert result["floor_images"] == 600
+    for name, floor in result["floors"].items():
+        value = result["scores"][name]
+        spread = max(value["deviation"] or 0, 0.02 * abs(floor["value"]), 0.01)
+        assert abs(value["value"] - floor["value"]) < 5 * spread, name
+    assert "fd_imagenet" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_without_mnist_the_stored_floors_of_the_nearest_count_are_named(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(ROOT)
+    pngs(tmp_path / "own", numbered())
+    monkeypatch.setattr(score, "real_images", lambda: (None, "no MNIST"))
+    result = score.run(folder.read(tmp_path / "own"))
+    assert set(result["scores"]) == {"fd_imagenet", "fd_digits", "broken"}
+    assert result["floor_images"] == 500
+    assert "The real digits are 500" in capsys.readouterr().out
+
+
+def test_another_data_set_with_mnists_names_is_not_taken_for_mnist(tmp_path, monkeypatch):
+    monkeypatch.setattr(score, "ARRAYS", tmp_path / "none")
+    monkeypatch.setattr(score, "FETCHED", tmp_path / "fetched")
+    monkeypatch.setattr(score.get_data, "DATA", tmp_path / "data")
+    (tmp_path / "data").mkdir()
+    for name, _ in score.get_data.mnist_files():
+        (tmp_path / "data" / name).write_bytes(b"another data set")
+
+    def unavailable(folder):
+        raise score.get_data.Unavailable("no network")
+
+    monkeypatch.setattr(score.get_data, "from_mirrors", unavailable)
+    data, why = score.real_images()
+    assert data is None and "no network" in why
 
 
 def test_the_stored_floors_are_read_and_the_nearest_count_is_that_by_ratio():

@@ -1,6 +1,7 @@
 """`make score FOLDER=path`: a score for a folder of digits that somebody drew.
 
 python -m tools.score PATH [--classes auto|none|cycle|FILE.csv] [--fit exact|resize|crop]
+                           [--range 0..255|0..1|-1..1] [--invert]
 
 PATH is a folder, zip or tar of PNGs or JPEGs, or an .npy or .npz file. It prints each score with
 its standard deviation over draws of as many images, next to what as many real test digits score
@@ -11,6 +12,7 @@ without them some scores are missing, and the floor is the stored one of the nea
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -40,31 +42,42 @@ MEANING = {
     "density": "like precision, less sensitive to outliers",
     "coverage": "share of real digits with one of these close by",
     "broken": "share of digits with strokes in pieces",
-    "memorised": "possible copies of training digits; at most 1 % is normal",
+    "memorised": "possible copies: closer to a training digit than 99 % of test digits",
 }
 PERCENT = {"accuracy", "precision", "recall", "coverage", "broken", "memorised"}
 
 
 def real_images() -> tuple[Dataset | None, str]:
     """MNIST, and where it came from or why it is missing."""
-    fingerprint = json.loads((YARDSTICK / "about.json").read_text())["dataset_fingerprint"]
-    if ARRAYS.exists():
+    with contextlib.suppress(UserError):
         data = dataset.load(ARRAYS)
-        if data.fingerprint == fingerprint:
+        if data.fingerprint == fingerprint():
             return data, f"MNIST from {ARRAYS}"
-    names = [name for name, _ in get_data.mnist_files()]
-    folder = get_data.DATA
-    source = f"MNIST from {folder}/"
-    if not all((folder / name).exists() for name in names):
-        folder = FETCHED
-        source = f"MNIST from {folder}/"
-        if not all((folder / name).exists() for name in names):
-            try:
-                source = get_data.from_mirrors(folder)
-            except get_data.Unavailable as error:
-                return None, f"no MNIST ({error}): some scores are missing"
-    data, _ = archives.read(folder, folders.SETTINGS.model_copy(update={"split": "auto"}))
-    return data, source
+    for folder in (get_data.DATA, FETCHED):
+        data = _of_folder(folder)
+        if data is not None:
+            return data, f"MNIST from {folder}/"
+    try:
+        source = get_data.from_mirrors(FETCHED)
+    except get_data.Unavailable as error:
+        return None, f"no MNIST ({error}): some scores are missing"
+    return _of_folder(FETCHED), source
+
+
+def _of_folder(folder: Path) -> Dataset | None:
+    """MNIST from its four files in a folder; None if they are not there, or are of another set."""
+    if not all((folder / name).exists() for name, _ in get_data.mnist_files()):
+        return None
+    try:
+        data, _ = archives.read(folder, folders.SETTINGS.model_copy(update={"split": "auto"}))
+    except UserError:
+        return None
+    return data if data.fingerprint == fingerprint() else None
+
+
+def fingerprint() -> str:
+    """That of the yardstick's data set."""
+    return json.loads((YARDSTICK / "about.json").read_text())["dataset_fingerprint"]
 
 
 def text(name: str, value: float, deviation: float | None) -> str:
@@ -90,16 +103,14 @@ def table(found: Scores, floors: Scores, count: int) -> Table:
     return grid
 
 
-def run(path: Path, classes: str, fit: folders.Fit) -> dict:
-    """Score `path`, print the table, and return the values as JSON. Raises UserError."""
+def run(scored: folders.Scored) -> dict:
+    """Score the images, print the table, and return the values as JSON. Raises UserError."""
     console = Console(highlight=False)
-    scored = folders.read(path, classes, fit)
     for note in scored.notes:
         console.print(printable(note), markup=False)
     data, source = real_images()
     console.print(source, markup=False)
-    fingerprint = json.loads((YARDSTICK / "about.json").read_text())["dataset_fingerprint"]
-    instrument = Instrument(YARDSTICK, fingerprint)
+    instrument = Instrument(YARDSTICK, fingerprint())
     stored = floors_of.Floors.load(YARDSTICK)
     real = None if data is None else Real(data)
     found = instrument.measure(scored.images, scored.labels, real, stored.near)
@@ -109,7 +120,11 @@ def run(path: Path, classes: str, fit: folders.Fit) -> dict:
         floors = floors_of.of_real(instrument, data, count, stored.near)
     console.print(table(found, floors, count))
     if count != len(scored.images):
-        console.print(f"The floor is that of {count:,} images: distances fall with their number.")
+        side = "low" if count > len(scored.images) else "high"
+        console.print(
+            f"The real digits are {count:,}. Distances fall with their number, so theirs are too "
+            f"{side} for {len(scored.images):,} images."
+        )
     return {
         "path": scored.name,
         "images": len(scored.images),
@@ -125,16 +140,23 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("path", type=Path)
+    parser.add_argument("path", help="a folder, zip, tar, .npy or .npz")
     parser.add_argument("--classes", default="auto")
     parser.add_argument("--fit", choices=("exact", "resize", "crop"), default="exact")
+    parser.add_argument("--range", choices=("auto", "0..255", "0..1", "-1..1"), default="auto")
+    parser.add_argument("--invert", action="store_true", help="for black digits on white")
     arguments = parser.parse_args()
     try:
-        result = run(arguments.path, arguments.classes, arguments.fit)
-    except UserError as error:
-        print(f"score: {error}", file=sys.stderr)
+        if not arguments.path:
+            raise UserError("give a path, as in make score FOLDER=my_digits")
+        scored = folders.read(
+            arguments.path, arguments.classes, arguments.fit, arguments.range, arguments.invert
+        )
+        result = run(scored)
+    except (UserError, OSError) as error:
+        print(f"score: {printable(str(error))}", file=sys.stderr)
         return 1
-    target = TARGET / f"{arguments.path.name}.json"
+    target = TARGET / f"{scored.name}.json"
     target.parent.mkdir(exist_ok=True)
     reports.write_json(target, result)
     print(f"{target} has all values")

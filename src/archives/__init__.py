@@ -80,7 +80,7 @@ class Images:
 
 
 def read_images(path: str | Path, settings: Unpack) -> Images:
-    """Read every image of a folder or archive. Folders `train` and `test` are classes here.
+    """Read every image of a folder or archive. `settings.split` is ignored.
 
     Raises UserError, as `read` does, and for IDX files.
     """

@@ -56,6 +56,32 @@ class KernelDistance:
         mean = cross / (len(self.real) * len(fake))
         return float(self.within + _within(fake) - 2 * mean)
 
+    def without_each(self, parts: list[Tensor]) -> tuple[float, list[float]]:
+        """The distance of all `parts` (M, D) together, and those with one part left out each."""
+        points = [part.double() / self.unit for part in parts]
+        counts = torch.tensor([len(part) for part in points], dtype=torch.float64)
+        crosses = torch.stack(
+            [
+                torch.stack([_cubic(block, part).sum() for block in self.real.split(ROWS)]).sum()
+                for part in points
+            ]
+        )
+        pairs = torch.stack([torch.stack([_cubic(a, b).sum() for b in points]) for a in points])
+        pairs -= torch.diag(torch.stack([_cubes_of_squares(part).sum() for part in points]))
+
+        def distance(kept: Tensor) -> float:
+            count = counts[kept].sum()
+            within = pairs[kept][:, kept].sum() / (count * (count - 1))
+            return float(self.within + within - 2 * crosses[kept].sum() / len(self.real) / count)
+
+        everything = torch.ones(len(points), dtype=torch.bool)
+        left_out = []
+        for i in range(len(points)):
+            kept = everything.clone()
+            kept[i] = False
+            left_out.append(distance(kept))
+        return distance(everything), left_out
+
 
 def discrepancy(x: Tensor, y: Tensor) -> Tensor:
     """The unbiased estimate from two samples (n, D), float64: a scalar.
@@ -68,9 +94,14 @@ def discrepancy(x: Tensor, y: Tensor) -> Tensor:
 def _within(x: Tensor) -> Tensor:
     """Mean kernel value of all pairs of different points among x (n, D)."""
     n = len(x)
-    own = ((x * x).sum(dim=1) / x.shape[1] + 1) ** 3
+    own = _cubes_of_squares(x)
     total = torch.stack([_cubic(part, x).sum() for part in x.split(ROWS)]).sum()
     return (total - own.sum()) / (n * (n - 1))
+
+
+def _cubes_of_squares(x: Tensor) -> Tensor:
+    """The kernel value of each point (n, D) with itself: (n,)."""
+    return ((x * x).sum(dim=1) / x.shape[1] + 1) ** 3
 
 
 def _cubic(a: Tensor, b: Tensor) -> Tensor:

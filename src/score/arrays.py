@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 import torch
@@ -15,8 +16,14 @@ from torch import Tensor
 from ..common.errors import UserError
 from ..common.zips import check_methods
 
-MAX_BYTES = 8 * 2**30
-EXPECTED = "expected images (N, H, W), (N, C, H, W), (N, H, W, C) or (N, H * W), C 1 or 3"
+MAX_BYTES = 2**30  # of all arrays in a file
+EXPECTED = (
+    "expected images (N, H, W), (N, C, H, W), (N, H, W, C) or (N, H * W), with C 1 or 3, as numbers"
+)
+CHUNK = 1000  # images
+Range = Literal["auto", "0..255", "0..1", "-1..1"]
+SLACK = 0.02  # of the ends of a range, for values that a network or a resize left
+DARK = -0.5  # images in -1..1 have many values below
 
 
 def read(path: Path) -> tuple[NDArray, NDArray | None]:
@@ -31,76 +38,111 @@ def read(path: Path) -> tuple[NDArray, NDArray | None]:
         with zipfile.ZipFile(path) as archive:
             check_methods(archive)
             return _chosen(archive)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged files raise many types of errors
         raise UserError(f"{path}: cannot be read ({error}); {EXPECTED}") from None
 
 
 def _chosen(archive: zipfile.ZipFile) -> tuple[NDArray, NDArray | None]:
-    arrays = {}
+    images, labels, total = {}, [], 0
     for info in archive.infolist():
         with archive.open(info) as file:
-            arrays[info.filename.removesuffix(".npy")] = _array(file, info.file_size)
-    images = {name: array for name, array in arrays.items() if array.ndim >= 2}
+            shape, _, dtype = _header(file)
+            if dtype.kind not in "biuf" or not shape:
+                continue  # settings, such as a string
+            total += info.file_size
+            if total > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES} bytes of arrays")
+        with archive.open(info) as file:
+            array = _array(file, info.file_size)
+        if array.ndim == 1 or array.shape[1:] == (1,):
+            labels.append(array.reshape(-1))
+        else:
+            images[info.filename.removesuffix(".npy")] = array
     if len(images) != 1:
         raise ValueError(f"arrays of images: {', '.join(images) or 'none'}; keep one")
-    [(_, pixels)] = images.items()
-    labels = [a for a in arrays.values() if a.shape == pixels.shape[:1] and a.dtype.kind in "iu"]
-    return pixels, labels[0] if len(labels) == 1 else None
+    [pixels] = images.values()
+    fitting = [a for a in labels if len(a) == len(pixels) and a.dtype.kind in "iu"]
+    return pixels, fitting[0] if len(fitting) == 1 else None
 
 
-def _array(file: IO[bytes], size: int) -> NDArray:
-    """One array. Its header is checked before any memory is taken."""
+def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(file)
     if version != (1, 0):  # headers of later versions can have gigabytes
         raise ValueError(f"version {version} of .npy, expected (1, 0)")
     try:
-        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+        return np.lib.format.read_array_header_1_0(file)
     except (MemoryError, RecursionError):  # of Python's parser, for deeply nested text
         raise ValueError("a header that cannot be parsed") from None
-    if dtype.kind not in "biuf" or not shape:
+
+
+def _array(file: IO[bytes], size: int) -> NDArray:
+    """One array. Its header is checked before any memory is taken."""
+    shape, by_columns, dtype = _header(file)
+    if dtype.kind not in "biuf" or not shape or min(shape) < 1:
         raise ValueError(f"an array of {dtype} of shape {shape}")
     length = math.prod(shape) * dtype.itemsize
     if length > min(MAX_BYTES, size):
-        raise ValueError(f"an array of {length} bytes in a file of {size}")
+        raise ValueError(f"an array of {length} bytes in a file of {size}, at most {MAX_BYTES}")
     raw = file.read(length)
     if len(raw) != length:
         raise ValueError("the file ends too early")
     return np.frombuffer(raw, dtype).reshape(shape, order="F" if by_columns else "C")
 
 
-def arranged(array: NDArray) -> Tensor:
-    """Images as (N, C, H, W), of the array's type. Raises UserError for other shapes."""
+def arranged(array: NDArray) -> NDArray:
+    """Images as (N, C, H, W). Raises UserError for other shapes."""
     shape = array.shape
-    side = math.isqrt(shape[1]) if len(shape) == 2 else 0
-    if len(shape) == 2 and side * side == shape[1] and side > 3:
-        array = array.reshape(-1, 1, side, side)
-    elif len(shape) == 3:
-        array = array[:, None]
-    elif len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3):
-        array = array.transpose(0, 3, 1, 2)
-    elif len(shape) != 4 or shape[1] not in (1, 3):
-        raise UserError(f"an array of shape {shape}; {EXPECTED}")
-    return torch.from_numpy(np.ascontiguousarray(array))
+    side = math.isqrt(shape[-1])
+    flat = len(shape) == 2 or (len(shape) == 3 and shape[1] == 1)
+    if flat and side > 3 and side * side == shape[-1]:
+        return array.reshape(-1, 1, side, side)
+    if len(shape) == 3 and not flat:
+        return array[:, None]
+    if len(shape) == 4 and shape[1] in (1, 3):
+        return array
+    if len(shape) == 4 and shape[3] in (1, 3):
+        return array.transpose(0, 3, 1, 2)
+    if len(shape) == 4 and shape[2] == shape[3]:  # a grid of images
+        return array.reshape(-1, 1, *shape[2:])
+    raise UserError(f"an array of shape {shape}; {EXPECTED}")
 
 
-def to_bytes(images: Tensor) -> tuple[Tensor, str]:
-    """Grey levels as uint8 in [0, 255], and the range that the values have.
+def to_bytes(images: NDArray, scale: Range = "auto") -> tuple[Tensor, str]:
+    """Grey levels as uint8 (N, C, H, W), and the range that the values have.
 
-    The range is guessed: 0..255 for integers above 1; else 0..1 or, with negative values, -1..1.
-    Raises UserError for values outside all three, and for values that are not finite.
+    "auto" guesses the range. Raises UserError for values outside, and values that are not finite.
     """
-    values = images.double()
-    if not bool(values.isfinite().all()):
+    extremes = [(part.min(), part.max()) for part in _parts(images)]
+    low, high = min(e[0] for e in extremes), max(e[1] for e in extremes)
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise UserError("values that are not finite; write images without them")
-    low, high = float(values.min()), float(values.max())
-    if low >= 0 and high <= 1:
-        scaled, name = values * 255, "0..1"
-    elif low >= -1.01 and high <= 1.01:
-        scaled, name = (values + 1) * 127.5, "-1..1"
-    elif low >= 0 and high <= 255:
-        scaled, name = values, "0..255"
-    else:
-        raise UserError(
-            f"values from {low:g} to {high:g}; expected 0 to 255, 0 to 1, or -1 to 1. Clip them"
-        )
-    return scaled.round().clamp(0, 255).to(torch.uint8), name
+    name = _guessed(images, low, high) if scale == "auto" else scale
+    factor, offset = {"0..255": (1, 0), "0..1": (255, 0), "-1..1": (127.5, 127.5)}[name]
+    parts = [
+        torch.from_numpy(np.clip(np.round(part * factor + offset), 0, 255).astype(np.uint8))
+        for part in _parts(images)
+    ]
+    return torch.cat(parts), name
+
+
+def _parts(images: NDArray) -> Iterator[NDArray[np.float64]]:
+    for start in range(0, len(images), CHUNK):
+        yield images[start : start + CHUNK].astype(np.float64)
+
+
+def _guessed(images: NDArray, low: float, high: float) -> Range:
+    if images.dtype.kind in "iu" and low >= 0 and 1 < high <= 255:
+        return "0..255"
+    if low >= -SLACK and high <= 1 + SLACK:
+        return "0..1"
+    dark = sum(int((part < DARK).sum()) for part in _parts(images)) / images.size
+    if low >= -1 - SLACK and high <= 1 + SLACK and dark > 0.1:
+        return "-1..1"
+    if low >= -255 * SLACK and high <= 255 * (1 + SLACK) and high > 2:
+        return "0..255"
+    raise UserError(
+        f"values from {low:g} to {high:g}, in no known range. Undo the normalisation, or name one "
+        f"with --range 0..255, 0..1 or -1..1"
+    )

@@ -28,7 +28,8 @@ SETTINGS = Unpack(
     background="black",
     transpose="never",
 )
-BRIGHT = 127  # mean of the border: MNIST's border is black
+BRIGHT = 127  # mean of an image's border: MNIST's border is black
+FEWEST = 4  # images
 Fit = Literal["exact", "resize", "crop"]
 
 
@@ -42,25 +43,35 @@ class Scored:
     notes: list[str] = field(default_factory=list)  # what was assumed, and probable mistakes
 
 
-def read(path: str | Path, classes: str = "auto", fit: Fit = "exact") -> Scored:
+def read(
+    path: str | Path,
+    classes: str = "auto",
+    fit: Fit = "exact",
+    scale: arrays.Range = "auto",
+    invert: bool = False,
+) -> Scored:
     """Read a folder, zip or tar of images, or an .npy or .npz file.
 
     `classes` is "auto" (folders named by digits, or labels in an .npz), "none", "cycle" (image k
-    has class (k - 1) mod 10) or the path of a CSV file with a name and a label in each row. `fit`
-    says how images of other sizes become 28x28: "resize" or "crop" (cut the margin); "exact"
-    refuses them. Raises UserError that names the file and the way out.
+    has class (k - 1) mod 10, or k mod 10 if the first number is 0) or the path of a CSV file with a
+    name and a label in each row. `fit` says how images of other sizes become 28x28: "resize" or
+    "crop" (cut the margin); "exact" refuses them. `scale` is the range of the values in an array.
+    `invert` turns black on white into white on black. Raises UserError that names the file and the
+    way out.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if path.suffix.lower() in (".npy", ".npz"):
-        pixels, names, labels, notes = _from_array(path)
+        pixels, names, labels, notes = _from_array(path, scale)
     else:
-        pixels, names, labels, notes = _from_files(path, classes == "auto")
+        pixels, names, labels, notes = _from_files(path, classes, fit)
+    if len(pixels) < FEWEST:
+        raise UserError(f"{path}: expected at least {FEWEST} images, found {len(pixels)}")
     if classes == "cycle":
-        labels = torch.tensor([(number - 1) % CLASSES for number in _numbers(names)])
+        labels = _cycled(path, names)
     elif classes == "none":
         labels = None
     elif classes != "auto":
-        labels = _from_csv(Path(classes), names)
+        labels = _from_csv(Path(classes).expanduser(), names)
     if labels is not None and not bool(((labels >= 0) & (labels < CLASSES)).all()):
         raise UserError(
             f"{path}: labels from {int(labels.min())} to {int(labels.max())}; expected 0 to 9"
@@ -68,64 +79,95 @@ def read(path: str | Path, classes: str = "auto", fit: Fit = "exact") -> Scored:
     sizes = f"{pixels.shape[3]}x{pixels.shape[2]}, {'RGB' if pixels.shape[1] == 3 else 'grey'}"
     head = f"{len(pixels):,} images of {sizes}; {'labelled' if labels is not None else 'no labels'}"
     images = _fitted(_grey(pixels, path), path, fit)
-    return Scored(path.name, images, labels, [head, *notes, *oddities(images)])
+    if invert:
+        images = 255 - images
+    return Scored(path.resolve().name, images, labels, [head, *notes, *oddities(images)])
 
 
-def _from_array(path: Path) -> tuple[Tensor, list[str], Tensor | None, list[str]]:
+def _from_array(
+    path: Path, scale: arrays.Range
+) -> tuple[Tensor, list[str], Tensor | None, list[str]]:
     array, numbers = arrays.read(path)
     try:
-        pixels, scale = arrays.to_bytes(arrays.arranged(array))
+        pixels, found = arrays.to_bytes(arrays.arranged(array), scale)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     labels = None if numbers is None else torch.from_numpy(numbers.astype("int64"))
     names = [str(i + 1) for i in range(len(pixels))]
-    return pixels, names, labels, [f"values taken as {scale}"]
+    return pixels, names, labels, [f"values taken as {found}"]
 
 
-def _from_files(path: Path, label: bool) -> tuple[Tensor, list[str], Tensor | None, list[str]]:
-    found = archives.read_images(path, SETTINGS)
-    labels = None
-    if label and found.labels is not None:
-        digits = [_digit(name, path) for name in found.class_names]
-        labels = torch.tensor([digits[number] for number in found.labels])
-    return found.pixels, found.names, labels, found.notes
+def _from_files(
+    path: Path, classes: str, fit: Fit
+) -> tuple[Tensor, list[str], Tensor | None, list[str]]:
+    changes: dict[str, object] = {"labels": "auto" if classes == "auto" else "none"}
+    if fit == "resize":
+        changes["size"] = SIDE
+    try:
+        found = archives.read_images(path, SETTINGS.model_copy(update=changes))
+    except UserError as error:
+        text = str(error).replace("unpack.size", "--fit resize")
+        raise UserError(text.replace("unpack.labels", "--classes")) from None
+    if found.labels is None or classes != "auto":
+        return found.pixels, found.names, None, found.notes
+    digits = [_digit(name, path) for name in found.class_names]
+    named = ", ".join(
+        f"{name} is {digit}"
+        for name, digit in zip(found.class_names, digits, strict=True)
+        if name != str(digit)
+    )
+    notes = [*found.notes, f"classes from folders: {named}"] if named else found.notes
+    labels = torch.tensor([digits[number] for number in found.labels])
+    return found.pixels, found.names, labels, notes
 
 
 def _digit(name: str, path: Path) -> int:
     """The digit of a folder such as 3, digit_3 or three. Raises UserError."""
     if name.lower() in WORDS:
         return WORDS.index(name.lower())
-    number = re.search(r"(\d+)$", name)
-    if number is None or int(number[1]) >= CLASSES:
+    match = re.fullmatch(r"((digit|class|label)s?[ _-]?)?0*([0-9])", name.lower())
+    if match is None:
         raise UserError(
             f"{path}: a folder {name!r}, which names no digit. --classes none ignores folders"
         )
-    return int(number[1])
+    return int(match[3])
 
 
-def _numbers(names: list[str]) -> list[int]:
-    """The number at the end of each name, such as 12 for 00012.png; else the position from 1."""
-    found = [re.search(r"(\d+)$", Path(name).stem) for name in names]
-    numbers = [int(match[1]) if match else 0 for match in found]
-    if len(set(numbers)) == len(numbers) and all(found):
-        return numbers
-    return list(range(1, len(names) + 1))
+def _cycled(path: Path, names: list[str]) -> Tensor:
+    """Classes in turn, by the number at the end of each name. Raises UserError without them."""
+    found = [re.search(r"(\d{1,9})$", Path(name).stem) for name in names]
+    numbers = [int(match[1]) for match in found if match]
+    if len(set(numbers)) != len(names):
+        raise UserError(
+            f"{path}: --classes cycle needs another number at the end of each name, such as "
+            f"00012.png; a CSV file of NAME,LABEL is the other way"
+        )
+    first = 0 if min(numbers) == 0 else 1
+    return torch.tensor([(number - first) % CLASSES for number in numbers])
 
 
 def _from_csv(path: Path, names: list[str]) -> Tensor:
     """Labels by name from a CSV file, with or without a head. Raises UserError."""
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.reader(file) if row]
+        text = path.read_text(encoding="utf-8-sig")
+        mark = ";" if text.partition("\n")[0].count(";") else ","
+        rows = [row for row in csv.reader(text.splitlines(), delimiter=mark) if len(row) >= 2]
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: cannot be read ({error}); expected rows of name,label") from None
-    labels = {row[0].strip(): row[1].strip() for row in rows if len(row) >= 2}
+        raise UserError(f"{path}: cannot be read ({error}); expected rows of NAME,LABEL") from None
+    labels = {row[0].strip(): row[1].strip() for row in rows}
+    short = [Path(name).name for name in names]
+    unique = len(set(short)) == len(short)
     values = []
-    for name in names:
-        text = labels.get(name, labels.get(Path(name).name, labels.get(Path(name).stem)))
-        if text is None or not re.fullmatch(r"\d{1,3}", text):
-            raise UserError(f"{path}: expected a row NAME,LABEL for {name}, found {text!r}")
-        values.append(int(text))
+    for name, last in zip(names, short, strict=True):
+        keys = (name, last, Path(last).stem) if unique else (name,)
+        label = next((labels[key] for key in keys if key in labels), None)
+        if label is None or not re.fullmatch(r"\d{1,3}", label):
+            first = ",".join(rows[0][:2]) if rows else "nothing"
+            raise UserError(
+                f"{path}: expected a row NAME,LABEL for {name}, found {label!r}; the first row is "
+                f"{first!r}"
+            )
+        values.append(int(label))
     return torch.tensor(values)
 
 
@@ -134,7 +176,10 @@ def _grey(pixels: Tensor, path: Path) -> Tensor:
     if pixels.shape[1] == 3:
         coloured = int((pixels != pixels[:, :1]).flatten(1).any(dim=1).sum())
         if coloured:
-            raise UserError(f"{path}: {coloured:,} images have colour; MNIST is grey")
+            raise UserError(
+                f"{path}: {coloured:,} images have colour; MNIST is grey. Save them without a "
+                f"colour map (matplotlib: cmap='gray')"
+            )
     return pixels[:, :1]
 
 
@@ -165,10 +210,16 @@ def oddities(images: Tensor) -> list[str]:
         found.append(f"{blank:,} images are blank")
     repeated = count - len({row.numpy().tobytes() for row in flat})
     if repeated:
-        found.append(f"{repeated:,} images repeat another one exactly")
-    border = torch.cat([images[..., 0, :], images[..., -1, :]], dim=-1).float().mean()
-    if border > BRIGHT:
-        found.append("dark digits on a bright ground: MNIST is white on black. Invert them")
+        found.append(
+            f"{repeated:,} images repeat another one exactly; the deviations are then too small"
+        )
+    sides = (images[..., 0, :], images[..., -1, :], images[..., 0], images[..., -1])
+    border = torch.cat(sides, dim=-1).float().mean(dim=(1, 2))
+    bright = int((border > BRIGHT).sum())
+    if bright:
+        found.append(
+            f"{bright:,} images have a bright border: MNIST is white on black; --invert inverts all"
+        )
     if int(flat.max()) <= 1:
         found.append("no value exceeds 1: were images in [0, 1] saved as bytes? Multiply by 255")
     return found

@@ -7,7 +7,6 @@ images; without MNIST they are left out.
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,10 +23,10 @@ from ..common.randomness import generator
 from ..measure import frechet, neighbours, strokes
 from ..measure.extractors import IMAGENET, LoadedExtractor
 from ..measure.frechet import Moments
-from ..measure.kernel import kid
+from ..measure.kernel import KernelDistance
 from ..measure.reference import MAX_DRAWN
 
-BLOCKS = 10  # of the jackknife
+BLOCKS, FEWEST = 10, 4  # of the jackknife, and images in each
 NEIGHBOURS = 5
 SEED = 0
 
@@ -110,7 +109,7 @@ class Instrument:
         if labels is not None:
             right = classifier.predictions(self.classifier, features) == labels
             found["accuracy"] = share(right)
-        found["broken"] = count_share(strokes.broken(images), len(images))
+        found["broken"] = share_of(strokes.broken(images), len(images))
         if real is not None:
             found |= self._compared(features, real)
             if near is not None:
@@ -123,58 +122,64 @@ class Instrument:
         train = classifier.features(self.classifier, real.data.images[real.drawn])
         found = {"kid_digits": kernel_distance(train, features)}
         manifolds = neighbours.manifolds(train, features, NEIGHBOURS)
-        for name in ("precision", "recall", "coverage"):
-            value = getattr(manifolds, name)
-            found[name] = count_share(value, len(train if name != "precision" else features))
-        found["density"] = Value(manifolds.density, None)
+        found["precision"] = share_of(manifolds.precision, len(features))
+        for name in ("recall", "density", "coverage"):
+            found[name] = Value(getattr(manifolds, name), None)
         return found
 
 
 def share(right: Tensor) -> Value:
-    """The share of true values (N,) bool, with the binomial standard deviation."""
-    return count_share(float(right.double().mean()), len(right))
+    """The share of true values (N,) bool."""
+    return share_of(float(right.double().mean()), len(right))
 
 
-def count_share(value: float, count: int) -> Value:
-    return Value(value, math.sqrt(value * (1 - value) / count))
+def share_of(value: float, count: int) -> Value:
+    """A share of `count` images, with a standard deviation that is not 0 at 0 and 1.
+
+    It is that of Agresti and Coull 1998: two more images of each kind are counted.
+    """
+    more = count + 4
+    shifted = (value * count + 2) / more
+    return Value(value, math.sqrt(shifted * (1 - shifted) / more))
+
+
+def blocks(features: Tensor) -> list[Tensor]:
+    """Random blocks of about equal size, since images may be sorted by class."""
+    order = torch.randperm(len(features), generator=generator(SEED, "blocks"))
+    return list(features[order].tensor_split(BLOCKS))
 
 
 def kernel_distance(real: Tensor, features: Tensor) -> Value:
-    """KID, and its standard deviation from that of disjoint blocks of the images."""
-    order = torch.randperm(len(features), generator=generator(SEED, "blocks"))
-    blocks = features[order].chunk(BLOCKS)
-    deviation = None
-    if len(blocks) == BLOCKS and len(blocks[0]) > 3:
-        parts = [kid(real, block, SEED, subsets=10)[0] for block in blocks]
-        deviation = statistics.stdev(parts) / math.sqrt(BLOCKS)
-    return Value(kid(real, features, SEED)[0], deviation)
+    """KID from all images at once, and its standard deviation by a jackknife over blocks."""
+    parts = blocks(features)
+    value, left_out = KernelDistance(real).without_each(parts)
+    return Value(value, jackknife(left_out) if len(parts[-1]) >= FEWEST else None)
 
 
 def frechet_distance(features: Tensor, target: Target) -> Value:
     """The distance of features (N, D), and its standard deviation by a jackknife over blocks.
 
-    The jackknife leaves out one block of images at a time (Efron and Stein 1981). The blocks are
-    random, because images may be sorted by class.
+    The jackknife leaves out one block of images at a time (Efron and Stein 1981). For images that
+    are as good as real ones it is somewhat too large.
     """
-    order = torch.randperm(len(features), generator=generator(SEED, "jackknife"))
-    blocks = [part.double().numpy() for part in features[order].chunk(BLOCKS)]
-    shift = np.concatenate(blocks).mean(axis=0)
-    centred = [block - shift for block in blocks]
-    sums = [block.sum(axis=0) for block in centred]
-    products = [block.T @ block for block in centred]
+    parts = [part.double().numpy() for part in blocks(features)]
+    shift = np.concatenate(parts).mean(axis=0)
+    centred = [part - shift for part in parts]
+    sums = [part.sum(axis=0) for part in centred]
+    products = [part.T @ part for part in centred]
 
     def distance(count: int, total: NDArray, product: NDArray) -> float:
         mean = total / count
         covariance = (product - count * np.outer(mean, mean)) / (count - 1)
         return target.distance(Moments(shift + mean, covariance))
 
-    count, total, product = len(features), sum(sums), sum(products)
+    count, total, product = len(features), np.sum(sums, axis=0), np.sum(products, axis=0)
     value = distance(count, total, product)
-    if len(blocks) < BLOCKS or count - len(blocks[0]) < 2:
+    if len(parts[-1]) < FEWEST:
         return Value(value, None)
     left_out = [
-        distance(count - len(block), total - part, product - square)
-        for block, part, square in zip(blocks, sums, products, strict=True)
+        distance(count - len(part), total - own, product - square)
+        for part, own, square in zip(parts, sums, products, strict=True)
     ]
     return Value(value, jackknife(left_out))
 

@@ -38,9 +38,9 @@ class Outlook:
             f"train: {settings.batch_size / seconds:,.0f} images a second in {precision} on "
             f"{where}; {left:,} steps take about {minutes(seconds * left)}"
         )
-        shorter = left // 4
+        shorter = self.trainer.step + left // 4
         return (
-            f"{text}. Shorter: train.steps={shorter} takes {minutes(seconds * shorter)}; "
+            f"{text}. Shorter: train.steps={shorter} takes {minutes(seconds * (left // 4))}; "
             f"`make run PRESET=quick` makes all figures with less of everything"
         )
 
