@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -35,9 +35,14 @@ class About(BaseModel):
 def save(denoiser: Denoiser, path: str | Path, about: dict) -> None:
     """Write the weights (the guide's too), the configuration and `about` to one file.
 
-    `about` has JSON values: the keys of About, held-out loss ...
+    `about` has JSON values: the keys of About, held-out loss ... A setting at its default is left
+    out, so that a new one does not change the bytes of models without it.
     """
-    header = {"config": asdict(denoiser.config), "about": about}
+    config = asdict(denoiser.config)
+    for setting in fields(denoiser.config):
+        if config[setting.name] == setting.default:
+            del config[setting.name]
+    header = {"config": config, "about": about}
     artifact.save(path, KIND, denoiser.state_dict(), header)
 
 
