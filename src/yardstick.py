@@ -54,14 +54,19 @@ def find(folder: Path, fingerprint: str) -> Yardstick | None:
 
     `fingerprint` is that of the data set. Raises UserError if about.json is missing or damaged.
     """
+    yardstick = load(folder)
+    return yardstick if yardstick.dataset_fingerprint == fingerprint else None
+
+
+def load(folder: Path) -> Yardstick:
+    """The yardstick in `folder`. Raises UserError if about.json is missing or damaged."""
     path = folder / "about.json"
     try:
-        yardstick = parse(Yardstick, json.loads(path.read_text(encoding="utf-8")))
+        return parse(Yardstick, json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(f"{path}: not found; {REMEDY}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: {error}; {REMEDY}") from None
-    return yardstick if yardstick.dataset_fingerprint == fingerprint else None
 
 
 def sha256(path: Path) -> str:

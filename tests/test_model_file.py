@@ -88,6 +88,13 @@ def test_a_model_is_opened_ready_to_draw(path):
     assert images.shape == (2, 1, 8, 8)
 
 
+def test_a_margin_is_read_back_and_none_leaves_the_header_as_it_was(tmp_path):
+    for margin in (0.0, 0.1):
+        model_file.save(denoiser(margin=margin), tmp_path / "m.safetensors", ABOUT)
+        assert ("margin" in header_of(tmp_path / "m.safetensors")["config"]) == bool(margin)
+        assert model_file.load(tmp_path / "m.safetensors")[0].config.margin == margin
+
+
 def test_equal_models_are_equal_files(tmp_path):
     for name in ("a", "b"):
         model_file.save(denoiser(), tmp_path / name, {"step": 7, "name": "x"})

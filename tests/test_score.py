@@ -169,7 +169,10 @@ def test_other_sizes_are_refused_resized_or_cropped(tmp_path):
         folder.read(tmp_path / "a.npy")
     cropped = folder.read(tmp_path / "a.npy", fit="crop").images
     assert torch.equal(cropped[:, 0], torch.from_numpy(DIGITS))
-    assert folder.read(tmp_path / "a.npy", fit="resize").images.shape == (12, 1, 28, 28)
+    small = folder.read(tmp_path / "a.npy", fit="resize").images
+    assert small.shape == (12, 1, 28, 28)
+    files = folder.read(pngs(tmp_path / "own", numbered(), padded), fit="resize").images
+    assert torch.equal(small, files)
 
 
 def test_colour_is_refused(tmp_path):
@@ -253,7 +256,7 @@ def test_real_digits_score_as_real_digits_do(tmp_path, mnist, monkeypatch, capsy
     chosen = torch.randperm(10_000, generator=torch.Generator().manual_seed(5))[:600]
     images, labels = mnist.heldout_images[chosen, 0], mnist.heldout_labels[chosen]
     np.savez(tmp_path / "real.npz", x=images.numpy(), y=labels.numpy())
-    monkeypatch.setattr(score, "real_images", lambda: (mnist, "MNIST of the test"))
+    monkeypatch.setattr(score, "real_images", lambda fingerprint: (mnist, "MNIST of the test"))
     result = score.run(folder.read(tmp_path / "real.npz"))
     assert result["floor_images"] == 600
     for name, floor in result["floors"].items():
@@ -269,7 +272,7 @@ def test_without_mnist_the_stored_floors_of_the_nearest_count_are_named(
 ):
     monkeypatch.chdir(ROOT)
     pngs(tmp_path / "own", numbered())
-    monkeypatch.setattr(score, "real_images", lambda: (None, "no MNIST"))
+    monkeypatch.setattr(score, "real_images", lambda fingerprint: (None, "no MNIST"))
     result = score.run(folder.read(tmp_path / "own"))
     assert set(result["scores"]) == {"fd_imagenet", "fd_digits", "broken"}
     assert result["floor_images"] == 500
@@ -288,7 +291,7 @@ def test_another_data_set_with_mnists_names_is_not_taken_for_mnist(tmp_path, mon
         raise score.get_data.Unavailable("no network")
 
     monkeypatch.setattr(score.get_data, "from_mirrors", unavailable)
-    data, why = score.real_images()
+    data, why = score.real_images("1934b35f0e63")
     assert data is None and "no network" in why
 
 

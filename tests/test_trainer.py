@@ -3,6 +3,7 @@ import math
 import multiprocessing
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from src.diffusion.times import Times
 from src.params import Train
 from src.training.batches import Batches, augment
 from src.training.heldout import level_edges, loss_by_noise_level
+from src.training.setup import describe, untrained
 from src.training.trainer import Trainer, annealing, ema_decay, limited
 from tests.helpers import denoiser, schedule_config, unet_config
 
@@ -53,9 +55,14 @@ def test_training_lowers_the_loss(data, settings):
     assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_resumed_training_takes_the_same_steps_to_the_last_bit(data, settings, precision):
-    settings = change(settings, precision=precision)
+@pytest.mark.parametrize(
+    "precision, weighting",
+    [("float32", "uniform"), ("bfloat16", "uniform"), ("float32", "learned")],
+)
+def test_resumed_training_takes_the_same_steps_to_the_last_bit(
+    data, settings, precision, weighting
+):
+    settings = change(settings, precision=precision, weighting=weighting)
     whole, losses = trained(data, settings, dropout=0.2)
     first = Trainer(denoiser(dropout=0.2), *data, settings, 0, "cpu")
     steps = first.run()
@@ -98,6 +105,32 @@ def test_worker_processes_that_cannot_start_are_an_error(data, settings, monkeyp
     monkeypatch.setattr("src.training.trainer.DataLoader.__iter__", full)
     with pytest.raises(UserError, match=r"train\.workers: a batch did not arrive .*/dev/shm"):
         trained(data, change(settings, workers=1))
+
+
+@pytest.mark.parametrize("weighting", ["min-snr 5", "learned"])
+def test_the_weighting_changes_the_weights_and_not_the_reported_loss(data, settings, weighting):
+    plain, losses = trained(data, settings)
+    other, weighted = trained(data, change(settings, weighting=weighting))
+    assert weighted[0] == losses[0]
+    assert not torch.equal(flat(other.denoiser), flat(plain.denoiser))
+
+
+@pytest.mark.parametrize(
+    "schedule, prediction, times",
+    [
+        ("cosine", "v", "focus 0.6 0.62"),
+        ("linear", "v", "focus 0.6 0.33"),
+        ("flow", "velocity", "focus 0.6 0.62"),
+    ],
+)
+def test_auto_follows_the_schedule_and_is_printed(params, data, schedule, prediction, times):
+    images, labels = data
+    shape = SimpleNamespace(image_size=8, channels=1, classes=10)
+    model = untrained(params.model, schedule_config(schedule), shape, seed=0)
+    assert params.model.prediction == "auto" and model.config.prediction == prediction
+    trainer = Trainer(model, images, labels, params.train, 0, "cpu")
+    assert params.train.times == "auto" and str(trainer.batches.times) == times
+    assert f"{schedule} schedule, predicts {prediction} (auto)" in describe(model, params.model)
 
 
 def test_seeds_differ(data, settings):

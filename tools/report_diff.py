@@ -71,24 +71,23 @@ def pictures(old: Commit) -> list[str]:
         cells = []
         for side in ("before", "now"):
             target = FOLDER / f"{name}_{side}.png"
-            found = _copied(old, path, target) if side == "before" else _copied(None, path, target)
-            cells.append(f"![{name}, {side}]({target.name})" if found else "")
+            content = _figure(old if side == "before" else None, path)
+            if content is not None:
+                target.write_bytes(content)
+            cells.append(f"![{name}, {side}]({target.name})" if content is not None else "")
         if any(cells):
             lines.append(f"| {name.replace('_', ' ')} | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
-def _copied(old: Commit | None, path: str, target: Path) -> bool:
-    """Copy a figure of a commit, or of the working tree. Returns whether there is one."""
+def _figure(old: Commit | None, path: str) -> bytes | None:
+    """The bytes of a figure of a commit, or of the working tree; None if there is none."""
     if old is None:
-        if Path(path).exists():
-            shutil.copyfile(path, target)
-        return Path(path).exists()
+        return Path(path).read_bytes() if Path(path).exists() else None
     if path not in old.blobs:
-        return False
-    blob = subprocess.run(["git", "cat-file", "blob", old.blobs[path]], capture_output=True)
-    target.write_bytes(blob.stdout)
-    return True
+        return None
+    command = ["git", "cat-file", "blob", old.blobs[path]]
+    return subprocess.run(command, capture_output=True, check=True).stdout
 
 
 def write(revision: str) -> Path:

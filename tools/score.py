@@ -4,16 +4,16 @@ python -m tools.score PATH [--classes auto|none|cycle|FILE.csv] [--fit exact|res
                            [--range 0..255|0..1|-1..1] [--invert]
 
 PATH is a folder, zip or tar of PNGs or JPEGs, or an .npy or .npz file. It prints each score with
-its standard deviation over draws of as many images, next to what as many real test digits score
-(the floor), and writes scores/NAME.json. Images of MNIST come from data/ or as for `make run`;
-without them some scores are missing, and the floor is the stored one of the nearest number.
+its standard deviation over draws of as many images. Next to it is the floor: the score of as many
+real test digits. scores/NAME.json has all values. Images of MNIST come from data/ or as for
+`make run`. Without them some scores are missing, and the floor is the stored one of the nearest
+number.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from src.common.dataset import Dataset
 from src.common.errors import UserError, printable
 from src.score import floors as floors_of
 from src.score import folder as folders
-from src.score.measure import Instrument, Real, Scores
+from src.score.measure import Instrument, Scores
 from tools import get_data
 
 YARDSTICK = Path("yardstick")
@@ -47,24 +47,24 @@ MEANING = {
 PERCENT = {"accuracy", "precision", "recall", "coverage", "broken", "memorised"}
 
 
-def real_images() -> tuple[Dataset | None, str]:
-    """MNIST, and where it came from or why it is missing."""
+def real_images(fingerprint: str) -> tuple[Dataset | None, str]:
+    """MNIST, with this fingerprint, and where it came from or why it is missing."""
     with contextlib.suppress(UserError):
         data = dataset.load(ARRAYS)
-        if data.fingerprint == fingerprint():
+        if data.fingerprint == fingerprint:
             return data, f"MNIST from {ARRAYS}"
     for folder in (get_data.DATA, FETCHED):
-        data = _of_folder(folder)
+        data = _of_folder(folder, fingerprint)
         if data is not None:
             return data, f"MNIST from {folder}/"
     try:
         source = get_data.from_mirrors(FETCHED)
     except get_data.Unavailable as error:
         return None, f"no MNIST ({error}): some scores are missing"
-    return _of_folder(FETCHED), source
+    return _of_folder(FETCHED, fingerprint), source
 
 
-def _of_folder(folder: Path) -> Dataset | None:
+def _of_folder(folder: Path, fingerprint: str) -> Dataset | None:
     """MNIST from its four files in a folder; None if they are not there, or are of another set."""
     if not all((folder / name).exists() for name, _ in get_data.mnist_files()):
         return None
@@ -72,12 +72,7 @@ def _of_folder(folder: Path) -> Dataset | None:
         data, _ = archives.read(folder, folders.SETTINGS.model_copy(update={"split": "auto"}))
     except UserError:
         return None
-    return data if data.fingerprint == fingerprint() else None
-
-
-def fingerprint() -> str:
-    """That of the yardstick's data set."""
-    return json.loads((YARDSTICK / "about.json").read_text())["dataset_fingerprint"]
+    return data if data.fingerprint == fingerprint else None
 
 
 def text(name: str, value: float, deviation: float | None) -> str:
@@ -108,12 +103,10 @@ def run(scored: folders.Scored) -> dict:
     console = Console(highlight=False)
     for note in scored.notes:
         console.print(printable(note), markup=False)
-    data, source = real_images()
+    instrument, stored = Instrument(YARDSTICK), floors_of.Floors.load(YARDSTICK)
+    data, source = real_images(instrument.yardstick.dataset_fingerprint)
     console.print(source, markup=False)
-    instrument = Instrument(YARDSTICK, fingerprint())
-    stored = floors_of.Floors.load(YARDSTICK)
-    real = None if data is None else Real(data)
-    found = instrument.measure(scored.images, scored.labels, real, stored.near)
+    found = instrument.measure(scored.images, scored.labels, data, stored.near)
     count, floors = stored.nearest(len(scored.images))
     if data is not None and count != len(scored.images):
         count = min(len(scored.images), len(data.heldout_images))
@@ -129,7 +122,7 @@ def run(scored: folders.Scored) -> dict:
         "path": scored.name,
         "images": len(scored.images),
         "notes": scored.notes,
-        "yardstick": instrument.name,
+        "yardstick": instrument.yardstick.name,
         "scores": {name: vars(value) for name, value in found.items()},
         "floor_images": count,
         "floors": {name: vars(value) for name, value in floors.items()},

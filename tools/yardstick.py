@@ -33,7 +33,10 @@ def main() -> None:
         make(arguments.name, FOLDER)
     if arguments.floors:
         data = dataset.load("arrays/dataset.safetensors")
-        floors.make(Instrument(FOLDER, data.fingerprint), data, FOLDER)
+        instrument = Instrument(FOLDER)
+        expected = instrument.yardstick.dataset_fingerprint
+        provenance.expect("arrays/dataset.safetensors, its data set", data.fingerprint, expected)
+        floors.make(instrument, data, FOLDER)
 
 
 def make(name: str, folder: Path) -> None:

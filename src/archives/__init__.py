@@ -97,10 +97,7 @@ def read_images(path: str | Path, settings: Unpack) -> Images:
         chosen = [files[name] for name in layout.names]
         everything = torch.zeros(len(chosen), dtype=torch.bool)
         pixels, converted = _decoded(source, chosen, everything, settings, scratch)
-        notes = list(layout.notes)
-        if converted:
-            counts = ", ".join(f"{count:,} {what}" for what, count in converted.most_common())
-            notes.append(f"converted: {counts}")
+        notes = [*layout.notes, *_counted(converted)]
         return Images(pixels.part(0), layout.names, layout.labels, layout.class_names, notes)
 
 
@@ -234,10 +231,13 @@ def _notes(layout: Layout, settings: Unpack, converted: Counter[str]) -> list[st
     notes = list(layout.notes)
     if layout.held is None:
         notes.append(f"unpack.heldout: a share of {settings.heldout:g} is held out at random")
-    if converted:
-        counts = ", ".join(f"{count:,} {what}" for what, count in converted.most_common())
-        notes.append(f"converted: {counts}")
-    return notes
+    return [*notes, *_counted(converted)]
+
+
+def _counted(converted: Counter[str]) -> list[str]:
+    """A line about what was converted, if anything was."""
+    counts = ", ".join(f"{count:,} {what}" for what, count in converted.most_common())
+    return [f"converted: {counts}"] if converted else []
 
 
 def _listed(source: Source) -> dict[str, int] | None:

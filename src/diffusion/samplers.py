@@ -219,7 +219,7 @@ def _steps(
                 continue
             past = [(level.lam, x0), *past[:2]]
             # Correct the step that led here.
-            if sampler.method == "sa-solver" and i > 0:
+            if exact and i > 0:
                 x_t = noisy_part + _data_part(past[:2], levels[i - 1], level, eta, exact)
             if sampler.method == "unipc" and i > 0:
                 x_t = noisy_part + _unipc_corrector(past, levels[i - 1], level)

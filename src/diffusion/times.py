@@ -1,4 +1,4 @@
-"""How training picks the times of its images: where noise levels matter, it looks more often."""
+"""How training picks the times of its images: more often where the noise level matters."""
 
 from __future__ import annotations
 

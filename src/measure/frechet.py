@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..common import npy
 from ..common.errors import Caution, UserError
 from ..common.files import replacing
 from ..common.zips import check_methods
@@ -161,13 +162,10 @@ def _array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> NDArr
     Checks its header first, so that no array larger than `shape` is unpacked.
     """
     with archive.open(f"{name}.npy") as file:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):  # headers of later versions can have gigabytes
-            raise ValueError(f"{name} has .npy version {version}, expected (1, 0)")
         try:
-            actual, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
-        except (MemoryError, RecursionError):  # of Python's parser, for deeply nested text
-            raise ValueError(f"{name} has a header that cannot be parsed") from None
+            actual, by_columns, dtype = npy.header(file)
+        except ValueError as error:
+            raise ValueError(f"{name} has {error}") from None
         if actual != shape or dtype.kind not in "fiu":
             raise ValueError(
                 f"{name} is {dtype} of shape {actual}, not real numbers of shape {shape}"

@@ -52,21 +52,15 @@ class KernelDistance:
     def to(self, fake: Tensor) -> float:
         """The distance of features (M, D), M at least 2. Its mean is 0 for equal distributions."""
         fake = fake.double() / self.unit
-        cross = torch.stack([_cubic(part, fake).sum() for part in self.real.split(ROWS)]).sum()
-        mean = cross / (len(self.real) * len(fake))
+        mean = _total(self.real, fake) / (len(self.real) * len(fake))
         return float(self.within + _within(fake) - 2 * mean)
 
     def without_each(self, parts: list[Tensor]) -> tuple[float, list[float]]:
         """The distance of all `parts` (M, D) together, and those with one part left out each."""
         points = [part.double() / self.unit for part in parts]
         counts = torch.tensor([len(part) for part in points], dtype=torch.float64)
-        crosses = torch.stack(
-            [
-                torch.stack([_cubic(block, part).sum() for block in self.real.split(ROWS)]).sum()
-                for part in points
-            ]
-        )
-        pairs = torch.stack([torch.stack([_cubic(a, b).sum() for b in points]) for a in points])
+        crosses = torch.stack([_total(self.real, part) for part in points])
+        pairs = torch.stack([torch.stack([_total(a, b) for b in points]) for a in points])
         pairs -= torch.diag(torch.stack([_cubes_of_squares(part).sum() for part in points]))
 
         def distance(kept: Tensor) -> float:
@@ -95,8 +89,12 @@ def _within(x: Tensor) -> Tensor:
     """Mean kernel value of all pairs of different points among x (n, D)."""
     n = len(x)
     own = _cubes_of_squares(x)
-    total = torch.stack([_cubic(part, x).sum() for part in x.split(ROWS)]).sum()
-    return (total - own.sum()) / (n * (n - 1))
+    return (_total(x, x) - own.sum()) / (n * (n - 1))
+
+
+def _total(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of all kernel values of points (n, D) and (m, D)."""
+    return torch.stack([_cubic(part, b).sum() for part in a.split(ROWS)]).sum()
 
 
 def _cubes_of_squares(x: Tensor) -> Tensor:

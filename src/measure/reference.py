@@ -72,9 +72,13 @@ def real_features(model: Classifier, data: Dataset) -> dict[str, Tensor]:
         spool.add(batch)
     train = spool.tensor((len(data.images), classifier.FEATURES), torch.float32)
     heldout = classifier.features(model, data.heldout_images)
-    drawn = torch.randperm(len(train), generator=generator(0, "floor"))
-    drawn = drawn[: max(2, min(MAX_DRAWN, len(drawn) // 2))]
-    return {"train": train, "heldout": heldout, "drawn": drawn}
+    return {"train": train, "heldout": heldout, "drawn": drawn_at_random(len(train))}
+
+
+def drawn_at_random(count: int) -> Tensor:
+    """Positions of some of `count` training images: (K,) int64, at most half of them."""
+    order = torch.randperm(count, generator=generator(0, "floor"))
+    return order[: max(2, min(MAX_DRAWN, count // 2))]
 
 
 def write_moments(target: Path, features: dict[str, Tensor], ready: Path | None) -> dict:

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..common import npy
 from ..common.errors import UserError
 from ..common.zips import check_methods
 
@@ -48,7 +49,7 @@ def _chosen(archive: zipfile.ZipFile) -> tuple[NDArray, NDArray | None]:
     images, labels, total = {}, [], 0
     for info in archive.infolist():
         with archive.open(info) as file:
-            shape, _, dtype = _header(file)
+            shape, _, dtype = npy.header(file)
             if dtype.kind not in "biuf" or not shape:
                 continue  # settings, such as a string
             total += info.file_size
@@ -67,19 +68,9 @@ def _chosen(archive: zipfile.ZipFile) -> tuple[NDArray, NDArray | None]:
     return pixels, fitting[0] if len(fitting) == 1 else None
 
 
-def _header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    version = np.lib.format.read_magic(file)
-    if version != (1, 0):  # headers of later versions can have gigabytes
-        raise ValueError(f"version {version} of .npy, expected (1, 0)")
-    try:
-        return np.lib.format.read_array_header_1_0(file)
-    except (MemoryError, RecursionError):  # of Python's parser, for deeply nested text
-        raise ValueError("a header that cannot be parsed") from None
-
-
 def _array(file: IO[bytes], size: int) -> NDArray:
     """One array. Its header is checked before any memory is taken."""
-    shape, by_columns, dtype = _header(file)
+    shape, by_columns, dtype = npy.header(file)
     if dtype.kind not in "biuf" or not shape or min(shape) < 1:
         raise ValueError(f"an array of {dtype} of shape {shape}")
     length = math.prod(shape) * dtype.itemsize

@@ -14,7 +14,7 @@ from ..common.errors import UserError
 from ..common.randomness import generator
 from ..common.schema import parse
 from ..measure import neighbours, scores
-from .measure import SEED, Instrument, Real, Scores, Value
+from .measure import SEED, Instrument, Scores, Value
 
 COUNTS = (500, 1000, 2000, 5000, 10_000)
 FILE = "floors.json"
@@ -47,7 +47,7 @@ def of_real(instrument: Instrument, data: Dataset, count: int, near: float) -> S
     """Scores of `count` random test digits, at most all."""
     order = torch.randperm(len(data.heldout_images), generator=generator(SEED, "scored"))[:count]
     labels = None if data.heldout_labels is None else data.heldout_labels[order]
-    return instrument.measure(data.heldout_images[order], labels, Real(data), near)
+    return instrument.measure(data.heldout_images[order], labels, data, near)
 
 
 def make(instrument: Instrument, data: Dataset, folder: Path) -> None:

@@ -8,11 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from .. import archives
+from ..archives.decode import resized
 from ..common.errors import UserError
 from ..params import Unpack
 from . import arrays
@@ -52,12 +54,15 @@ def read(
 ) -> Scored:
     """Read a folder, zip or tar of images, or an .npy or .npz file.
 
-    `classes` is "auto" (folders named by digits, or labels in an .npz), "none", "cycle" (image k
-    has class (k - 1) mod 10, or k mod 10 if the first number is 0) or the path of a CSV file with a
-    name and a label in each row. `fit` says how images of other sizes become 28x28: "resize" or
-    "crop" (cut the margin); "exact" refuses them. `scale` is the range of the values in an array.
-    `invert` turns black on white into white on black. Raises UserError that names the file and the
-    way out.
+    classes  auto: labels from folders named by digits, or from an .npz. none: no labels.
+             cycle: image k has class (k - 1) mod 10; k mod 10 if the first number is 0.
+             Else the path of a CSV file with a name and a label in each row
+    fit      how images of other sizes become 28x28. exact: not at all. resize: scale the middle
+             square. crop: cut the margin
+    scale    the range of the values in an array
+    invert   turn black on white into white on black
+
+    Raises UserError that names the file and the way out.
     """
     path = Path(path).expanduser()
     if path.suffix.lower() in (".npy", ".npz"):
@@ -189,9 +194,8 @@ def _fitted(images: Tensor, path: Path, fit: Fit) -> Tensor:
     if (height, width) == (SIDE, SIDE):
         return images.contiguous()
     if fit == "resize":
-        size = (SIDE, SIDE)
-        small = F.interpolate(images.float(), size, mode="bilinear", antialias=True)
-        return small.round().clamp(0, 255).to(torch.uint8)
+        small = (resized(Image.fromarray(image.numpy()), SIDE) for image in images[:, 0])
+        return torch.stack([torch.from_numpy(np.array(image)) for image in small])[:, None]
     if fit == "crop" and min(height, width) > SIDE:
         top, left = (height - SIDE) // 2, (width - SIDE) // 2
         return images[:, :, top : top + SIDE, left : left + SIDE].contiguous()

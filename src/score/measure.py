@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from ..measure import frechet, neighbours, strokes
 from ..measure.extractors import IMAGENET, LoadedExtractor
 from ..measure.frechet import Moments
 from ..measure.kernel import KernelDistance
-from ..measure.reference import MAX_DRAWN
+from ..measure.reference import drawn_at_random
 
 BLOCKS, FEWEST = 10, 4  # of the jackknife, and images in each
 NEIGHBOURS = 5
@@ -58,28 +57,13 @@ class Target:
         return frechet.distance(features, self.moments, self.root)
 
 
-@dataclass(frozen=True)
-class Real:
-    """What is compared with real images: MNIST itself."""
-
-    data: Dataset
-
-    @cached_property
-    def drawn(self) -> Tensor:
-        """Positions of 10,000 random training images, as in the pipeline."""
-        order = torch.randperm(len(self.data.images), generator=generator(0, "floor"))
-        return order[:MAX_DRAWN]
-
-
 class Instrument:
     """The yardstick's networks and moments in `folder`."""
 
-    def __init__(self, folder: Path, fingerprint: str):
+    def __init__(self, folder: Path):
         """Raises UserError if a file is missing or damaged."""
-        stick = yardstick.find(folder, fingerprint)
-        assert stick is not None  # the fingerprint is that of about.json
+        self.yardstick = stick = yardstick.load(folder)
         model, _ = classifier.load(stick.file(folder, "classifier.safetensors"))
-        self.name = stick.name
         self.classifier = model.to(device.best())
         self.digits = Target.load(stick.file(folder, "digits.npz"), classifier.FEATURES)
         self.imagenet = Target.load(stick.file(folder, "imagenet.npz"), IMAGENET.dims)
@@ -94,12 +78,13 @@ class Instrument:
         self,
         images: Tensor,
         labels: Tensor | None,
-        real: Real | None,
-        near: float | None,
+        real: Dataset | None,
+        near: float,
     ) -> Scores:
         """Scores of uint8 images (N, 1, 28, 28); labels (N,) int64 or None.
 
-        `near` is the distance to a training image below which an image counts as memorised.
+        `real` is MNIST, or None. `near` is the distance to a training image below which an image
+        counts as memorised.
         """
         features = classifier.features(self.classifier, images)
         found = {
@@ -112,14 +97,14 @@ class Instrument:
         found["broken"] = share_of(strokes.broken(images), len(images))
         if real is not None:
             found |= self._compared(features, real)
-            if near is not None:
-                points = torch.cat(list(rows(images)))
-                distances, _ = neighbours.nearest(points, rows(real.data.images))
-                found["memorised"] = share(distances < near)
+            points = torch.cat(list(rows(images)))
+            distances, _ = neighbours.nearest(points, rows(real.images))
+            found["memorised"] = share(distances < near)
         return found
 
-    def _compared(self, features: Tensor, real: Real) -> Scores:
-        train = classifier.features(self.classifier, real.data.images[real.drawn])
+    def _compared(self, features: Tensor, real: Dataset) -> Scores:
+        chosen = drawn_at_random(len(real.images))
+        train = classifier.features(self.classifier, real.images[chosen])
         found = {"kid_digits": kernel_distance(train, features)}
         manifolds = neighbours.manifolds(train, features, NEIGHBOURS)
         found["precision"] = share_of(manifolds.precision, len(features))
