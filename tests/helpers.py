@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -91,15 +92,19 @@ def denoiser(
 def run(
     *command: str, cwd: Path, check: bool = True, **environment: str
 ) -> subprocess.CompletedProcess:
-    """Run a command to its end. Raises AssertionError with its output unless it succeeds."""
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=3600,
-    )
+    """Run a command to its end. Raises AssertionError with its output unless it succeeds.
+
+    The output goes through files: a process that the command leaves behind keeps a pipe open.
+    """
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
+        returncode = subprocess.run(
+            command, cwd=cwd, env=os.environ | environment, stdout=out, stderr=error, timeout=1200
+        ).returncode
+        texts = []
+        for file in (out, error):
+            file.seek(0)
+            texts.append(file.read())
+    done = subprocess.CompletedProcess(command, returncode, *texts)
     if check and done.returncode:
         raise AssertionError(
             f"{' '.join(command)} exited {done.returncode}:\n{done.stdout}\n{done.stderr}"
