@@ -40,6 +40,16 @@ VARIANTS: dict[str, dict] = {
         "train": {"weighting": "learned"},
     },
     "margin 0.1, flow": {"model": {"margin": 0.1}, "schedule": "flow"},
+    "margin 0.1, flow, focus 0.6 0.3": {
+        "model": {"margin": 0.1},
+        "schedule": "flow",
+        "train": {"times": "focus 0.6 0.3"},
+    },
+    "margin 0.1, flow, uniform times": {
+        "model": {"margin": 0.1},
+        "schedule": "flow",
+        "train": {"times": "uniform"},
+    },
     "margin 0.1, predicts epsilon": {"model": {"margin": 0.1, "prediction": "epsilon"}},
 }
 # Changes of the default sampler.
