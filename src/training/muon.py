@@ -8,6 +8,8 @@ It updates all matrices of one shape at once.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
+from itertools import starmap
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +46,7 @@ class Muon(torch.optim.Optimizer):
 
     Use AdamW for all other weights. The spectral norm of an update is about
     lr * sqrt(max(1, rows / columns)). The orthogonalisation computes in `dtype`. Weight decay is
-    decoupled, as in AdamW.
+    decoupled, as in AdamW. The matrices of a shape are updated in `parts`, by `starmap`.
     """
 
     def __init__(
@@ -54,9 +56,11 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.bfloat16,
+        parts: int = 1,
+        starmap: Callable = lambda function, jobs: list(starmap(function, jobs)),
     ):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.dtype = dtype
+        self.dtype, self.parts, self.starmap = dtype, parts, starmap
 
     @torch.no_grad()
     def step(self) -> None:
@@ -71,10 +75,14 @@ class Muon(torch.optim.Optimizer):
             pairs_by_shape = defaultdict(list)
             for weight, direction in zip(weights, directions, strict=True):
                 pairs_by_shape[weight.shape].append((weight, matrix(direction)))
-            for pairs in pairs_by_shape.values():
-                alike, matrices = zip(*pairs, strict=True)
-                self._update(alike, matrices, group["lr"])
+            jobs = [
+                (*zip(*pairs[part :: self.parts], strict=True), group["lr"])
+                for pairs in pairs_by_shape.values()
+                for part in range(min(self.parts, len(pairs)))
+            ]
+            self.starmap(self._update, jobs)
 
+    @torch.no_grad()  # per thread
     def _update(self, weights: tuple[Tensor, ...], matrices: tuple[Tensor, ...], lr: float) -> None:
         """Orthogonalise `matrices` and subtract them from `weights`, which have one shape."""
         updates = orthogonalised(torch.stack(matrices).to(self.dtype)).to(weights[0].dtype)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..common import device as devices
@@ -26,6 +26,7 @@ from ..diffusion.weighting import Weighting
 from ..params import Train
 from .batches import Batches
 from .muon import Muon
+from .replicas import LEAST_IMAGES, Replicas
 
 BATCH_TIMEOUT = 300  # seconds for worker processes to prepare a batch
 
@@ -65,22 +66,29 @@ def times(denoiser: Denoiser, settings: Train) -> Times:
 
 
 def optimizers(
-    denoiser: Denoiser, settings: Train, more: list[torch.nn.Parameter] | None = None
+    denoiser: Denoiser, settings: Train, more: list[nn.Parameter], replicas: Replicas
 ) -> list[torch.optim.Optimizer]:
     """AdamW for all weights, or Muon for the matrices inside the network and AdamW for the rest.
 
-    AdamW also gets `more` parameters.
+    AdamW also gets `more` parameters. Muon computes in the threads of `replicas`.
     """
     matrices = denoiser.unet.matrices() if settings.muon_lr else []
     inside = {id(weight) for weight in matrices}
     others = [weight for weight in denoiser.parameters() if id(weight) not in inside]
-    others += more or []
+    others += more
     decay = settings.weight_decay
     adamw = torch.optim.AdamW(others, lr=settings.lr, weight_decay=decay, fused=True)
     if not settings.muon_lr:
         return [adamw]
-    dtype = getattr(torch, denoiser.precision)
-    return [adamw, Muon(matrices, lr=settings.muon_lr, weight_decay=decay, dtype=dtype)]
+    muon = Muon(
+        matrices,
+        lr=settings.muon_lr,
+        weight_decay=decay,
+        dtype=getattr(torch, denoiser.precision),
+        parts=len(replicas.models),
+        starmap=replicas.starmap,
+    )
+    return [adamw, muon]
 
 
 def ema_decay(step: int, length: float) -> float:
@@ -95,6 +103,19 @@ def ignore_signals(worker: int) -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+class _Losses(nn.Module):
+    """The weighted loss of a batch, and the loss itself: both means over the images."""
+
+    def __init__(self, denoiser: Denoiser, weighting: Weighting):
+        super().__init__()
+        self.denoiser, self.weighting = denoiser, weighting
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        x0 = batch["x0"].contiguous(memory_format=torch.channels_last)
+        losses = self.denoiser.loss(x0, batch["eps"], batch["t"], batch.get("label"))
+        return self.weighting(losses, batch["t"]).mean(), losses.mean()
 
 
 class Trainer:
@@ -139,9 +160,18 @@ class Trainer:
             seed,
         )
         self.weighting = Weighting(settings.weighting, denoiser).to(self.device)
-        self.optimizers = optimizers(denoiser, settings, list(self.weighting.parameters()))
+        self.replicas = Replicas(_Losses(denoiser, self.weighting), self._replica_count())
+        more = list(self.weighting.parameters())
+        self.optimizers = optimizers(denoiser, settings, more, self.replicas)
         self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         self.step = 0
+
+    def _replica_count(self) -> int:
+        """How many copies compute a batch. Dropout draws from one generator, so it takes one."""
+        if self.device.type != "cpu" or self.denoiser.config.unet.dropout:
+            return 1
+        images = self.settings.batch_size // self.processes.count // self.settings.accumulation
+        return max(1, min(torch.get_num_threads(), images // LEAST_IMAGES))
 
     def run(self) -> Iterator[Step]:
         """Take the remaining steps and yield each.
@@ -157,8 +187,11 @@ class Trainer:
             timeout=BATCH_TIMEOUT if self.settings.workers else 0,
             worker_init_fn=ignore_signals,
         )
-        for batch in self._loaded(loader):
-            yield self._take(batch)
+        with self.replicas:
+            for batch in self._loaded(loader):
+                with self.replicas.step():
+                    result = self._take(batch)
+                yield result
 
     def _loaded(self, loader: DataLoader) -> Iterator[dict[str, Tensor]]:
         """Yield the loader's batches. Raises UserError if its worker processes fail."""
@@ -209,11 +242,7 @@ class Trainer:
             for part in zip(*(value.chunk(parts) for value in batch.values()), strict=True):
                 on_device = (value.to(self.device, non_blocking=True) for value in part)
                 inputs = dict(zip(batch, on_device, strict=True))
-                x0 = inputs["x0"].contiguous(memory_format=torch.channels_last)
-                losses = self.denoiser.loss(x0, inputs["eps"], inputs["t"], inputs.get("label"))
-                weighted = self.weighting(losses, inputs["t"])
-                (weighted.mean() / parts).backward()
-                total += losses.mean().item() / parts
+                total += self.replicas.backward(inputs, 1 / parts) / parts
         return total
 
     def _average_gradients(self, loss: float) -> float:

@@ -1,0 +1,101 @@
+"""Copies of a model, one or more cores for each: each computes the gradient of a part of a batch.
+
+The work on small feature maps is too little to share among cores. Besides, OpenMP's threads wait
+for each other in a loop: beside another busy process, a step whose work they share takes many times
+as long.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import starmap
+from multiprocessing.pool import ThreadPool
+
+import torch
+from torch import Tensor, nn
+
+LEAST_IMAGES = 16  # that a copy gets of each batch; fewer are slower
+
+
+class Replicas:
+    """`model` and copies of it, which share PyTorch's threads. Use it as a context manager.
+
+    `model` maps a batch, a dict of tensors (B, ...), to two losses: the one to differentiate, and
+    the one to report. Both are means over the batch. Equal counts and threads give equal bits.
+    """
+
+    def __init__(self, model: nn.Module, count: int):
+        self.models = [model, *(copy.deepcopy(model) for _ in range(count - 1))]
+        self.threads = torch.get_num_threads()
+        self.share = max(1, self.threads // count)  # threads of each
+        self._pool: ThreadPool | None = None
+
+    def __enter__(self) -> Replicas:
+        count = len(self.models)
+        if count > 1:
+            self._pool = ThreadPool(count, torch.set_num_threads, (self.share,))
+            torch.set_num_threads(self.threads)  # a part of the pool's setting holds for all
+        self._follow()  # the weights may have been loaded
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.close()
+            self._pool.join()
+            torch.set_num_threads(self.threads)
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Within it, this thread has no more of PyTorch's threads than each copy has.
+
+        At its end, the copies get the weights of the model.
+        """
+        if self._pool is None:
+            yield
+            return
+        torch.set_num_threads(self.share)
+        try:
+            yield
+            self._follow()
+        finally:
+            torch.set_num_threads(self.threads)
+
+    def backward(self, batch: dict[str, Tensor], weight: float) -> float:
+        """Add `weight` times the batch's gradient to that of `model`; returns the reported loss."""
+        size = len(batch["x0"])
+        parts = [value.chunk(len(self.models)) for value in batch.values()]
+        batches = [dict(zip(batch, part, strict=True)) for part in zip(*parts, strict=True)]
+        shares = [len(part["x0"]) / size for part in batches]
+        jobs = [
+            (model, part, weight * share)
+            for model, part, share in zip(self.models, batches, shares, strict=False)
+        ]
+        losses = self.starmap(_backward, jobs)
+        self._gather(len(jobs))
+        return sum(loss * share for loss, share in zip(losses, shares, strict=True))
+
+    def starmap(self, function: Callable, jobs: Iterable[tuple]) -> list:
+        """[function(*job) for job in jobs], in the threads of the copies."""
+        if self._pool is None:
+            return list(starmap(function, jobs))
+        return self._pool.starmap(function, jobs, chunksize=1)
+
+    def _gather(self, used: int) -> None:
+        """Add the gradients of the first `used` models to those of the first, in their order."""
+        own = [weights.grad for weights in self.models[0].parameters()]
+        for replica in self.models[1:used]:
+            torch._foreach_add_(own, [weights.grad for weights in replica.parameters()])
+            replica.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def _follow(self) -> None:
+        for replica in self.models[1:]:
+            torch._foreach_copy_(list(replica.parameters()), list(self.models[0].parameters()))
+
+
+def _backward(model: nn.Module, batch: dict[str, Tensor], weight: float) -> float:
+    loss, reported = model(batch)
+    (loss * weight).backward()
+    return reported.item()
