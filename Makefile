@@ -48,6 +48,10 @@ demo: install  ## draw digits in your browser, step by step
 report: install  ## write report/report.html: metrics, figures and experiments on one page
 	dvc repro --single-item --force report
 
+.PHONY: queue
+queue: install  ## run the experiments in DVC's queue, JOBS at a time, and say which failed
+	@python -m tools.queue --jobs '$(or $(JOBS),1)'
+
 .PHONY: compare
 compare: install  ## compare experiments over training seeds: A=schedule=linear B=schedule=cosine
 	@python -m tools.compare --a '$(A)' --b '$(B)'

@@ -4,7 +4,7 @@ It runs no training. It reads the experiments that these commands make:
 
     dvc exp run --queue -S schedule=linear,cosine,flow -S seed=1,2,3,4 -S train.steps=1500 \\
         fid quality
-    dvc exp run --run-all
+    make queue
 
 Writes benchmarks/results/schedules.json: each metric by seed, and what `make compare` concludes.
 `--table` prints the committed result, as in docs/results.md.

@@ -13,8 +13,8 @@ from src.common.errors import UserError
 from src.measure import frechet
 from src.measure.kernel import KernelDistance
 from src.score import arrays, folder
-from src.score.floors import Floors
-from src.score.measure import Target, frechet_distance, jackknife, kernel_distance, share_of
+from src.score.floors import Floors, mean
+from src.score.measure import Target, Value, frechet_distance, jackknife, kernel_distance, share_of
 from tests.helpers import ROOT
 from tools import score
 
@@ -293,6 +293,11 @@ def test_another_data_set_with_mnists_names_is_not_taken_for_mnist(tmp_path, mon
     monkeypatch.setattr(score.get_data, "from_mirrors", unavailable)
     data, why = score.real_images("1934b35f0e63")
     assert data is None and "no network" in why
+
+
+def test_floors_are_means_over_sets():
+    assert mean([Value(1.0, 3.0), Value(2.0, 4.0)]) == Value(1.5, pytest.approx(12.5**0.5))
+    assert mean([Value(1.0, None), Value(2.0, None)]) == Value(1.5, None)
 
 
 def test_the_stored_floors_are_read_and_the_nearest_count_is_that_by_ratio():

@@ -100,7 +100,7 @@ def group(name: str, settings: dict[str, object], commits: list[Commit]) -> Grou
         options = " ".join(f"-S {part}" for part in name.split())
         raise UserError(
             f"{name}: no experiment has these values. "
-            f"`dvc exp run --queue {options} -S seed=1,2,3,4` and `dvc exp run --run-all` make some"
+            f"`dvc exp run --queue {options} -S seed=1,2,3,4` and `make queue` make some"
         )
     for key in dict.fromkeys(key for values in leaves for key in values):
         options = list(dict.fromkeys(str(values.get(key)) for values in leaves))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from ..measure import neighbours, scores
 from .measure import SEED, Instrument, Scores, Value
 
 COUNTS = (500, 1000, 2000, 5000, 10_000)
+SETS = 5  # of different test digits
 FILE = "floors.json"
 
 
@@ -43,20 +46,38 @@ class Floors:
         return near, {name: Value(*pair) for name, pair in values.items()}
 
 
-def of_real(instrument: Instrument, data: Dataset, count: int, near: float) -> Scores:
-    """Scores of `count` random test digits, at most all."""
-    order = torch.randperm(len(data.heldout_images), generator=generator(SEED, "scored"))[:count]
-    labels = None if data.heldout_labels is None else data.heldout_labels[order]
-    return instrument.measure(data.heldout_images[order], labels, data, near)
+def of_real(
+    instrument: Instrument, data: Dataset, count: int, near: float, index: int = 0
+) -> Scores:
+    """Scores of `count` random test digits, at most all.
+
+    Sets of different `index` share no digits, as long as there are enough.
+    """
+    order = torch.randperm(len(data.heldout_images), generator=generator(SEED, "scored"))
+    chosen = order[index * count : (index + 1) * count]
+    labels = None if data.heldout_labels is None else data.heldout_labels[chosen]
+    return instrument.measure(data.heldout_images[chosen], labels, data, near)
+
+
+def mean(values: list[Value]) -> Value:
+    """The mean value, and the root mean square deviation of one."""
+    deviations = [value.deviation for value in values if value.deviation is not None]
+    squares = [deviation**2 for deviation in deviations]
+    return Value(
+        statistics.mean(value.value for value in values),
+        math.sqrt(statistics.mean(squares)) if squares else None,
+    )
 
 
 def make(instrument: Instrument, data: Dataset, folder: Path) -> None:
-    """Measure the floors for all COUNTS, and write the file."""
+    """Measure the floors for all COUNTS, and write the file. Each is a mean over SETS, or fewer."""
     points = torch.cat(list(rows(data.heldout_images)))
     distances, _ = neighbours.nearest(points, rows(data.images))
     near = float(distances.quantile(scores.NEAR))
     by_count = {}
     for count in COUNTS:
-        found = of_real(instrument, data, count, near)
-        by_count[str(count)] = {name: (v.value, v.deviation) for name, v in found.items()}
+        sets = min(SETS, len(data.heldout_images) // count)
+        found = [of_real(instrument, data, count, near, index) for index in range(sets)]
+        means = {name: mean([one[name] for one in found]) for name in found[0]}
+        by_count[str(count)] = {name: (v.value, v.deviation) for name, v in means.items()}
     reports.write_json(folder / FILE, {"near": near, "by_count": by_count})

@@ -1,0 +1,62 @@
+from types import SimpleNamespace
+
+import pytest
+
+from tools import queue
+
+
+class Fake:
+    """A queue whose looks are given: for each, the tasks' states and the number of workers."""
+
+    def __init__(self, *looks):
+        self.looks, self.started, self.stopped = list(looks), 0, False
+        control = SimpleNamespace(shutdown=lambda: setattr(self, "stopped", True))
+        self.celery = SimpleNamespace(control=control)
+
+    def status(self):
+        tasks, self.workers = self.looks.pop(0)
+        return [
+            {"rev": f"{name}000000", "name": name, "status": state} for name, state in tasks.items()
+        ]
+
+    def worker_status(self):
+        return {f"worker-{number}": [] for number in range(self.workers)}
+
+    def start_workers(self, jobs):
+        self.started += 1
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(queue, "INTERVAL", 0)
+    monkeypatch.setattr(queue, "PATIENCE", -1)
+
+
+def test_every_change_of_state_is_told_until_all_have_ended():
+    fake = Fake(
+        ({"old": "Failed", "a": "Queued", "b": "Queued"}, 0),
+        ({"old": "Failed", "a": "Running", "b": "Queued"}, 1),
+        ({"old": "Failed", "a": "Success", "b": "Running", "late": "Queued"}, 1),
+        ({"a": "Success", "b": "Failed", "late": "Success"}, 1),
+    )
+    assert list(queue.watch(fake, 1)) == [
+        *[("a", "Queued"), ("b", "Queued"), ("a", "Running")],
+        *[("late", "Queued"), ("a", "Success"), ("b", "Running")],
+        *[("b", "Failed"), ("late", "Success")],
+    ]
+    assert fake.started == 1 and fake.stopped
+
+
+def test_what_dvc_no_longer_knows_is_lost():
+    fake = Fake(({"a": "Running"}, 1), ({}, 1))
+    assert list(queue.watch(fake, 1))[-1] == ("a", queue.LOST)
+
+
+def test_lost_workers_start_again_and_what_they_ran_is_lost():
+    fake = Fake(
+        ({"a": "Running", "b": "Queued"}, 1),
+        ({"a": "Running", "b": "Queued"}, 0),
+        ({"a": "Running", "b": "Success"}, 1),
+    )
+    assert list(queue.watch(fake, 1))[2:] == [("a", queue.LOST), ("b", "Success")]
+    assert fake.started == 2
