@@ -1,8 +1,8 @@
 """`python -m benchmarks.replicas [--rounds 3]`: training with one copy of the model a core.
 
 Compares it with one model whose work all cores share: alone, and beside a process that keeps one
-core busy; in this processor's own arithmetic, and in float32 with AVX2 alone. Each measurement has a
-process of its own; rounds alternate. Values are medians of images a second. Writes
+core busy; in this processor's own arithmetic, and in float32 with AVX2 alone. Each measurement has
+a process of its own; rounds alternate. Values are medians of images a second. Writes
 benchmarks/results/replicas.json.
 """
 
