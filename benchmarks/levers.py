@@ -24,60 +24,70 @@ from tools.machine import describe
 
 RESULT = Path("benchmarks/results/levers.json")
 STEPS, COUNT, SEEDS, SAMPLING_SEED = 1500, 2500, (10, 11, 12), 10
-DEFAULT = "the default"
-# Changes of params.yaml for the training.
+BASE = "cosine"
+# Changes of params.yaml for the training, and of its default sampler.
 VARIANTS: dict[str, dict] = {
-    DEFAULT: {},
-    "margin 0.1": {"model": {"margin": 0.1}},
-    "margin 0.2": {"model": {"margin": 0.2}},
-    "margin 0.1, focus 0.6 0.3": {
-        "model": {"margin": 0.1},
-        "train": {"times": "focus 0.6 0.3"},
-    },
-    "margin 0.1, uniform times": {"model": {"margin": 0.1}, "train": {"times": "uniform"}},
-    "margin 0.1, learned weighting": {
+    BASE: {"schedule": "cosine", "model": {"margin": 0.0}},
+    "cosine, margin 0.1": {"schedule": "cosine", "model": {"margin": 0.1}},
+    "cosine, margin 0.2": {"schedule": "cosine", "model": {"margin": 0.2}},
+    "cosine, margin 0.1, learned weighting": {
+        "schedule": "cosine",
         "model": {"margin": 0.1},
         "train": {"weighting": "learned"},
     },
-    "margin 0.1, flow": {"model": {"margin": 0.1}, "schedule": "flow"},
-    "margin 0.1, flow, focus 0.6 0.3": {
-        "model": {"margin": 0.1},
+    "flow, margin 0.1": {"schedule": "flow", "model": {"margin": 0.1}},
+    "flow, margin 0.1, times focus 0.6 0.3": {
         "schedule": "flow",
+        "model": {"margin": 0.1},
         "train": {"times": "focus 0.6 0.3"},
     },
-    "margin 0.1, flow, uniform times": {
-        "model": {"margin": 0.1},
+    "flow, margin 0.1, times uniform": {
         "schedule": "flow",
+        "model": {"margin": 0.1},
         "train": {"times": "uniform"},
     },
-    "margin 0.1, predicts epsilon": {"model": {"margin": 0.1, "prediction": "epsilon"}},
 }
-# Changes of the default sampler.
 SAMPLERS: dict[str, dict] = {
-    "13 steps": {},
-    "26 steps": {"steps": 26},
+    "13 steps": {"steps": 13, "autoguidance_interval": (-1.7, 0.1)},
+    "26 steps": {"steps": 26, "autoguidance_interval": (-1.7, 0.1)},
     "26 steps, autoguidance to 3": {"steps": 26, "autoguidance_interval": (-1.7, 3.0)},
 }
 MEASURED = ("fd_imagenet", "fd_digits", "accuracy", "broken", "grey_0")
 
 
 def summary(rows: list[dict]) -> list[dict]:
-    """Means over the seeds, and t of the differences from the default with the same sampler."""
+    """Means over the seeds, and t of the differences from BASE with the same sampler."""
     lines = []
     for variant in dict.fromkeys(row["variant"] for row in rows):
         for sampler in SAMPLERS:
             own = _chosen(rows, variant, sampler)
-            default = _chosen(rows, DEFAULT, sampler)
+            base = _chosen(rows, BASE, sampler)
             if not own:
                 continue
             line: dict = {"variant": variant, "sampler": sampler, "seeds": len(own)}
             for name in MEASURED:
                 line[name] = statistics.mean(row[name] for row in own.values())
-            if variant != DEFAULT and len(own) > 1 and own.keys() == default.keys():
-                pairs = [(own[seed]["fd_imagenet"], default[seed]["fd_imagenet"]) for seed in own]
+            if variant != BASE and len(own) > 1 and own.keys() == base.keys():
+                pairs = [(own[seed]["fd_imagenet"], base[seed]["fd_imagenet"]) for seed in own]
                 line["t"] = float(ttest_rel(*zip(*pairs, strict=True)).statistic)
             lines.append(line)
     return lines
+
+
+def markdown(result: dict) -> str:
+    """The table in docs/results.md: a row per variant, a column per sampler."""
+    lines = [["", "seeds", *SAMPLERS], ["---"] * (2 + len(SAMPLERS))]
+    cells = {(line["variant"], line["sampler"]): line for line in result["summary"]}
+    for variant in VARIANTS:
+        own = [cells[variant, name] for name in SAMPLERS if (variant, name) in cells]
+        texts = [
+            f"{c['fd_imagenet']:.1f}; {c['fd_digits']:.1f}; {100 * c['accuracy']:.1f} %; "
+            f"{100 * c['grey_0']:.0f} %"
+            for c in own
+        ]
+        if own:
+            lines.append([variant, str(own[0]["seeds"]), *texts])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _chosen(rows: list[dict], variant: str, sampler: str) -> dict[int, dict]:
@@ -90,7 +100,11 @@ def main() -> None:
     )
     parser.add_argument("--only", nargs="*", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="*", type=int, default=SEEDS)
+    parser.add_argument("--table", action="store_true", help="print the committed result")
     arguments = parser.parse_args()
+    if arguments.table:
+        print(markdown(json.loads(RESULT.read_text())))
+        return
     data, defaults, about = mnist(), params.load(), describe("torch")
     instrument, _ = classifier.load("models/classifier.safetensors")
     digits = frechet.load("reference/digits.npz", classifier.FEATURES)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import ablations, arithmetic, formulations, peers, schedules
+from benchmarks import ablations, arithmetic, formulations, levers, peers, schedules
 from tests.helpers import ROOT, denoiser
 
 
@@ -93,7 +93,7 @@ def test_the_picture_of_peers_has_a_line_for_each(tmp_path, monkeypatch):
     assert heights[1] > 2 * heights[0]
 
 
-def test_the_tables_of_schedules_are_the_committed_ones():
+def test_the_tables_of_settings_are_the_committed_ones():
     page = (ROOT / "docs/results.md").read_text()
-    for benchmark in (schedules, formulations):
+    for benchmark in (schedules, formulations, levers):
         assert benchmark.markdown(json.loads((ROOT / benchmark.RESULT).read_text())) in page
