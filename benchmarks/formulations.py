@@ -88,6 +88,7 @@ def main() -> None:
     for variant in chosen:
         changes = {"seed": SEED} | VARIANTS[variant]
         changes["train"] = {"steps": STEPS} | changes.get("train", {})
+        changes["model"] = {"margin": 0.0} | changes.get("model", {})
         p = changed(defaults, changes)
         model = trained_for(p, data).model
         for name in SAMPLERS:

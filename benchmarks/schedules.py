@@ -3,7 +3,7 @@
 It runs no training. It reads the experiments that these commands make:
 
     dvc exp run --queue -S schedule=linear,cosine,flow -S seed=1,2,3,4 -S train.steps=1500 \\
-        fid quality
+        -S model.margin=0 fid quality
     make queue
 
 Writes benchmarks/results/schedules.json: each metric by seed, and what `make compare` concludes.
