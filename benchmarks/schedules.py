@@ -4,9 +4,11 @@ It runs no training. It reads the experiments that these commands make:
 
     dvc exp run --queue -S schedule=linear,cosine,flow -S seed=1,2,3,4 -S train.steps=1500 \\
         -S model.margin=0 fid quality
+    dvc exp run --queue -S schedule=cosine,flow fid quality
     make queue
 
-Writes benchmarks/results/schedules.json: each metric by seed, and what `make compare` concludes.
+Writes benchmarks/results/schedules.json: each metric by seed, what `make compare` concludes, and
+the metrics of the two trainings at full length.
 `--table` prints the committed result, as in docs/results.md.
 """
 
@@ -26,6 +28,9 @@ from tools.machine import describe
 RESULT = Path("benchmarks/results/schedules.json")
 SCHEDULES = ("linear", "cosine", "flow")
 STEPS = 1500
+AT_FULL_LENGTH = {
+    schedule: f"schedule={schedule} train.steps=10000 seed=0" for schedule in ("cosine", "flow")
+}
 METRICS = ("fid.fd_imagenet", "fid.fd_digits", "fid.accuracy", "quality.broken")
 PERCENT = ("fid.accuracy", "quality.broken")
 
@@ -49,7 +54,29 @@ def measured() -> dict:
             words = {"A": first, "B": second}
             text = " ".join(words.get(word, word) for word in text.split())
             conclusions[f"{first}, {second}: {metric}"] = text
-    return {"train_steps": STEPS, "values": values, "conclusions": conclusions}
+    full = {}
+    for schedule, name in AT_FULL_LENGTH.items():
+        one = group(name, parse(name), commits)
+        full[schedule] = {metric: one.values(metric)[0] for metric in METRICS}
+    return {
+        "train_steps": STEPS,
+        "values": values,
+        "conclusions": conclusions,
+        "at_full_length": full,
+    }
+
+
+def full_markdown(result: dict) -> str:
+    """The table in docs/results.md of the trainings at full length."""
+    lines = [["schedule", *(f"`{metric.partition('.')[2]}`" for metric in METRICS)]]
+    lines.append(["---"] * len(lines[0]))
+    for schedule, values in result["at_full_length"].items():
+        texts = [
+            f"{100 * values[metric]:.2f} %" if metric in PERCENT else f"{values[metric]:.2f}"
+            for metric in METRICS
+        ]
+        lines.append([schedule, *texts])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def markdown(result: dict) -> str:
@@ -82,7 +109,9 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print the committed result")
     if not parser.parse_args().table:
         reports.write_json(RESULT, measured() | describe("torch"))
-    print(markdown(json.loads(RESULT.read_text())))
+    result = json.loads(RESULT.read_text())
+    print(markdown(result))
+    print(full_markdown(result))
 
 
 if __name__ == "__main__":

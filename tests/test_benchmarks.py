@@ -97,3 +97,4 @@ def test_the_tables_of_settings_are_the_committed_ones():
     page = (ROOT / "docs/results.md").read_text()
     for benchmark in (schedules, formulations, levers):
         assert benchmark.markdown(json.loads((ROOT / benchmark.RESULT).read_text())) in page
+    assert schedules.full_markdown(json.loads((ROOT / schedules.RESULT).read_text())) in page

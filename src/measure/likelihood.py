@@ -116,12 +116,14 @@ def reconstruction_nats(
     noise_level = 1 / signal_to_noise * 127.5  # in grey levels
     grey_levels = torch.arange(256, dtype=torch.float64)
     grey_levels[0] -= margin * 127.5
-    nats = []
-    # Each value of a part takes 256 float64 values of memory, so parts are small.
-    for part in images.split(max(1, 2**14 // images[0].numel())):
+    # Each value of a part takes 256 float64 values of memory, so parts are small. A small tensor
+    # kept from each part would stop malloc from using the memory of the part again.
+    size = max(1, 2**14 // images[0].numel())
+    nats = torch.empty(len(images), dtype=torch.float64)
+    for part, result in zip(images.split(size), nats.split(size), strict=True):
         noise = torch.randn(part.shape, generator=random, dtype=torch.float64)
         noisy = grey_levels[part.long()] + noise_level * noise
         logits = -((noisy[..., None] - grey_levels) ** 2) / (2 * noise_level**2)
         log_p = logits.log_softmax(-1).gather(-1, part.long()[..., None])
-        nats.append(-log_p.sum(dim=(1, 2, 3, 4)))
-    return torch.cat(nats)
+        result.copy_(-log_p.sum(dim=(1, 2, 3, 4)))
+    return nats
