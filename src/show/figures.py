@@ -214,7 +214,7 @@ def fidelity_by_noise_level(levels: pd.DataFrame, real: float | None, note: str)
     pairs = zip(levels["log_snr"], levels["steps"], strict=True)
     axis.set_xticks(positions, [f"{level:.1f}\n{steps:.0f}" for level, steps in pairs])
     axis.set(
-        xlabel="log-SNR from which the sampler denoises, and its steps from there",
+        xlabel="log-SNR from which the sampler\ndenoises, and its steps from there",
         ylabel="fd_imagenet",
         title="Fidelity by noise level",
     )
