@@ -105,6 +105,9 @@ benchmark: install  ## compare with others, time, run ablations (hours; after ma
 	python -m benchmarks.yardstick
 	python -m benchmarks.convergence
 	python -m benchmarks.formulations
+	python -m benchmarks.levers
+	python -m benchmarks.sampling
+	python -m benchmarks.replicas
 
 .PHONY: audit
 audit: install  ## look for known vulnerabilities of the pinned versions (needs the network)
