@@ -12,13 +12,11 @@ import argparse
 import json
 from pathlib import Path
 
-from benchmarks.own import changed, mnist, trained_for
-from src import classifier, drawing, params
+from benchmarks.own import Judge, changed, mnist, trained_for
+from src import drawing, params
 from src.common import reports
 from src.diffusion.denoiser import Denoiser
 from src.diffusion.samplers import Sampler
-from src.measure import frechet, scores, strokes
-from src.measure.extractors import IMAGENET, LoadedExtractor
 from tools.machine import describe
 
 RESULT = Path("benchmarks/results/formulations.json")
@@ -78,9 +76,7 @@ def main() -> None:
         print(markdown(json.loads(RESULT.read_text())))
         return
     data, defaults, about = mnist(), params.load(), describe("torch")
-    instrument, _ = classifier.load("models/classifier.safetensors")
-    reference = frechet.load("reference/digits.npz", classifier.FEATURES)
-    real, network = frechet.load("reference/imagenet.npz", IMAGENET.dims), LoadedExtractor(IMAGENET)
+    judge = Judge()
     labels = drawing.choose_labels(None, data.class_counts(), SEED, COUNT)
     chosen = arguments.only
     rows = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []
@@ -95,9 +91,7 @@ def main() -> None:
             sampler = fitting(name, p.sweep, model)
             pixels = drawing.draw(model, sampler, SEED, COUNT, labels)
             row = {"variant": variant, "sampler": name, "steps": sampler.steps}
-            row |= {"fd_imagenet": frechet.distance(network.moments(pixels), real)}
-            row |= scores.quick(instrument, pixels, labels, reference)
-            row |= {"broken": strokes.broken(pixels)}
+            row |= judge.scores(pixels, labels)
             rows.append(row)
             print(row, flush=True)
             settings = {"train_steps": STEPS, "images": COUNT, "evaluations": EVALUATIONS}

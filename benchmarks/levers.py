@@ -15,17 +15,15 @@ from pathlib import Path
 
 from scipy.stats import ttest_rel
 
-from benchmarks.own import changed, mnist, trained_for
-from src import classifier, drawing, params
+from benchmarks.own import Judge, changed, mnist, trained_for
+from src import drawing, params
 from src.common import reports
-from src.measure import frechet, greys, scores, strokes
-from src.measure.extractors import IMAGENET, LoadedExtractor
 from tools.machine import describe
 
 RESULT = Path("benchmarks/results/levers.json")
 STEPS, COUNT, SEEDS, SAMPLING_SEED = 1500, 2500, (10, 11, 12), 10
 BASE = "cosine"
-# Changes of params.yaml for the training, and of its default sampler.
+# Changes of params.yaml for the training.
 VARIANTS: dict[str, dict] = {
     BASE: {"schedule": "cosine", "model": {"margin": 0.0}},
     "cosine, margin 0.1": {"schedule": "cosine", "model": {"margin": 0.1}},
@@ -47,6 +45,7 @@ VARIANTS: dict[str, dict] = {
         "train": {"times": "uniform"},
     },
 }
+# Changes of the default sampler.
 SAMPLERS: dict[str, dict] = {
     "13 steps": {"steps": 13, "autoguidance_interval": (-1.7, 0.1)},
     "26 steps": {"steps": 26, "autoguidance_interval": (-1.7, 0.1)},
@@ -106,10 +105,7 @@ def main() -> None:
         print(markdown(json.loads(RESULT.read_text())))
         return
     data, defaults, about = mnist(), params.load(), describe("torch")
-    instrument, _ = classifier.load("models/classifier.safetensors")
-    digits = frechet.load("reference/digits.npz", classifier.FEATURES)
-    imagenet = frechet.load("reference/imagenet.npz", IMAGENET.dims)
-    network = LoadedExtractor(IMAGENET)
+    judge = Judge()
     labels = drawing.choose_labels(None, data.class_counts(), SAMPLING_SEED, COUNT)
     rows = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []
     for seed in arguments.seeds:
@@ -123,9 +119,7 @@ def main() -> None:
                 sampler = replace(p.sample.sampler, **settings)
                 pixels = drawing.draw(model, sampler, SAMPLING_SEED, COUNT, labels)
                 row = {"variant": variant, "sampler": name, "seed": seed}
-                row |= {"fd_imagenet": frechet.distance(network.moments(pixels), imagenet)}
-                row |= scores.quick(instrument, pixels, labels, digits)
-                row |= {"broken": strokes.broken(pixels)} | greys.shares(pixels)
+                row |= judge.scores(pixels, labels)
                 rows.append(row)
                 print(row, flush=True)
             result = {"train_steps": STEPS, "images": COUNT, "summary": summary(rows)}

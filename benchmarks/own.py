@@ -13,12 +13,14 @@ from dataclasses import dataclass
 
 import torch
 
-from src import params, provenance
+from src import classifier, params, provenance
 from src.common import dataset
 from src.common.allocator import keep_freed_memory
 from src.common.dataset import Dataset
 from src.diffusion.denoiser import Denoiser
 from src.diffusion.schedule import ScheduleConfig
+from src.measure import frechet, greys, scores, strokes
+from src.measure.extractors import IMAGENET, LoadedExtractor
 from src.training import setup
 from src.training.trainer import Trainer
 from stages.inputs import measuring
@@ -100,6 +102,22 @@ def seconds_per_step(trainer: Trainer) -> float:
         times.append(time.perf_counter() - started)
     steps.close()
     return statistics.median(times)
+
+
+class Judge:
+    """Scores digits by the classifier and the moments of a finished run on MNIST."""
+
+    def __init__(self) -> None:
+        self.classifier, _ = classifier.load("models/classifier.safetensors")
+        self.digits = frechet.load("reference/digits.npz", classifier.FEATURES)
+        self.imagenet = frechet.load("reference/imagenet.npz", IMAGENET.dims)
+        self.network = LoadedExtractor(IMAGENET)
+
+    def scores(self, pixels: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
+        """Distances, accuracy, broken strokes and shares of grey levels of uint8 images."""
+        found = {"fd_imagenet": frechet.distance(self.network.moments(pixels), self.imagenet)}
+        found |= scores.quick(self.classifier, pixels, labels, self.digits)
+        return found | {"broken": strokes.broken(pixels)} | greys.shares(pixels)
 
 
 def mnist() -> Dataset:

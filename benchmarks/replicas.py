@@ -9,7 +9,6 @@ benchmarks/results/replicas.json.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -74,7 +73,7 @@ def main() -> None:
                             command, env=os.environ | variables, stdout=subprocess.PIPE, check=True
                         )
                     speeds.setdefault((precision, busy, copies), []).append(float(done.stdout))
-                    print(precision, busy, copies, json.loads(done.stdout), flush=True)
+                    print(precision, busy, copies, float(done.stdout), flush=True)
     rows = [
         {
             "precision": precision,

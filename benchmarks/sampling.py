@@ -14,12 +14,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.own import mnist
-from src import classifier, drawing, model_file, params
+from benchmarks.own import Judge, mnist
+from src import drawing, model_file, params
 from src.common import artifact, reports
 from src.common.allocator import keep_freed_memory
-from src.measure import frechet, greys, scores, strokes
-from src.measure.extractors import IMAGENET, LoadedExtractor
 from tools.machine import describe
 
 RESULT = Path("benchmarks/results/sampling.json")
@@ -62,11 +60,7 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_freed_memory()
     data, default, about = mnist(), params.load().sample.sampler, describe("torch")
-    model, _ = model_file.load(MODEL)
-    instrument, _ = classifier.load("models/classifier.safetensors")
-    digits = frechet.load("reference/digits.npz", classifier.FEATURES)
-    imagenet = frechet.load("reference/imagenet.npz", IMAGENET.dims)
-    network = LoadedExtractor(IMAGENET)
+    judge, (model, _) = Judge(), model_file.open_model(MODEL, "auto")
     fingerprint = artifact.digest(MODEL)
     rows = []
     if RESULT.exists() and (before := json.loads(RESULT.read_text()))["model"] == fingerprint:
@@ -78,9 +72,7 @@ def main() -> None:
             started = time.perf_counter()
             pixels = drawing.draw(model, sampler, seed, COUNT, labels)
             row = {"setting": name, "seed": seed, "seconds": time.perf_counter() - started}
-            row |= {"fd_imagenet": frechet.distance(network.moments(pixels), imagenet)}
-            row |= scores.quick(instrument, pixels, labels, digits)
-            row |= {"broken": strokes.broken(pixels)} | greys.shares(pixels)
+            row |= judge.scores(pixels, labels)
             rows = [old for old in rows if (old["setting"], old["seed"]) != (name, seed)] + [row]
             print({key: row[key] for key in ("setting", "seed", *MEASURED)}, flush=True)
             result = {"images": COUNT, "model": fingerprint, "summary": summary(rows)}

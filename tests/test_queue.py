@@ -6,15 +6,15 @@ from tools import queue
 
 
 class Fake:
-    """A queue whose looks are given: for each, the tasks' states and the number of workers."""
+    """A queue that gives, each time it is asked, the next states of tasks and number of workers."""
 
-    def __init__(self, *looks):
-        self.looks, self.started, self.stopped = list(looks), 0, False
+    def __init__(self, *answers):
+        self.answers, self.started, self.stopped = list(answers), 0, False
         control = SimpleNamespace(shutdown=lambda: setattr(self, "stopped", True))
         self.celery = SimpleNamespace(control=control)
 
     def status(self):
-        tasks, self.workers = self.looks.pop(0)
+        tasks, self.workers = self.answers.pop(0)
         return [
             {"rev": f"{name}000000", "name": name, "status": state} for name, state in tasks.items()
         ]

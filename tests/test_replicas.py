@@ -13,7 +13,7 @@ from tests.test_trainer import change, data, flat, settings, trained  # noqa: F4
 
 
 @pytest.fixture
-def cores(monkeypatch):
+def cores():
     """Two threads, and the number of before at the end, whatever the machine has."""
     before = torch.get_num_threads()
     torch.set_num_threads(2)

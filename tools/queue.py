@@ -17,7 +17,7 @@ from dvc.repo import Repo
 from dvc.repo.experiments.queue.celery import LocalCeleryQueue
 
 WAITING, FAILED, LOST = ("Queued", "Running"), "Failed", "lost by DVC"
-INTERVAL = 2.0  # seconds between looks at the queue
+INTERVAL = 2.0  # seconds between two checks of the queue
 PATIENCE = 60.0  # seconds without a worker, until workers start again
 
 
@@ -69,6 +69,8 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=1, help="experiments at a time")
     jobs = parser.parse_args().jobs
+    if jobs < 1:
+        parser.error(f"--jobs: expected 1 or more, got {jobs}")
     # Workers that each use all cores slow each other down.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
     last = {}
