@@ -37,16 +37,29 @@ SETTINGS: dict[str, dict] = {
     "eta 0.5": {"eta": 0.5},
     "sde-dpmsolver++": {"method": "sde-dpmsolver++"},
     "sde-dpmsolver++, 20 steps": {"method": "sde-dpmsolver++", "steps": 20},
-    "20 steps, autoguidance 1.4 to 3": {
-        "steps": 20,
+    "sde-dpmsolver++, autoguidance to 3": {
+        "method": "sde-dpmsolver++",
+        "autoguidance_interval": (-1.7, 3.0),
+    },
+    "sde-dpmsolver++, autoguidance to 1": {
+        "method": "sde-dpmsolver++",
+        "autoguidance_interval": (-1.7, 1.0),
+    },
+    "sde-dpmsolver++, autoguidance 1.4 to 3": {
+        "method": "sde-dpmsolver++",
         "autoguidance": 1.4,
         "autoguidance_interval": (-1.7, 3.0),
     },
-    "26 steps, autoguidance 1.4 to 3": {
-        "steps": 26,
-        "autoguidance": 1.4,
-        "autoguidance_interval": (-1.7, 3.0),
+    "sde-dpmsolver++, autoguidance from -0.5 to 3": {
+        "method": "sde-dpmsolver++",
+        "autoguidance_interval": (-0.5, 3.0),
     },
+    "sde-dpmsolver++, autoguidance from 1 to 4": {
+        "method": "sde-dpmsolver++",
+        "autoguidance_interval": (1.0, 4.0),
+    },
+    "autoguidance from -0.5 to 3": {"autoguidance_interval": (-0.5, 3.0)},
+    "20 steps, autoguidance to 3": {"steps": 20, "autoguidance_interval": (-1.7, 3.0)},
 }
 MEASURED = ("fd_imagenet", "fd_digits", "accuracy", "broken", "grey_0", "seconds")
 
