@@ -17,6 +17,7 @@ from src import classifier, params, provenance
 from src.common import dataset
 from src.common.allocator import keep_freed_memory
 from src.common.dataset import Dataset
+from src.common.processes import Processes
 from src.diffusion.denoiser import Denoiser
 from src.diffusion.schedule import ScheduleConfig
 from src.measure import frechet, greys, scores, strokes
@@ -43,13 +44,13 @@ def untrained(p: params.Params, data: Dataset | Shape) -> Denoiser:
     return setup.untrained(p.model, schedule, data, p.seed)
 
 
-def on_noise(p: params.Params, shape: Shape) -> Trainer:
+def on_noise(p: params.Params, shape: Shape, processes: Processes | None = None) -> Trainer:
     """A trainer of an untrained model on noise images. Their content does not affect its speed."""
     random = torch.Generator().manual_seed(0)
     size = (2_000, shape.channels, shape.image_size, shape.image_size)
     images = torch.randint(0, 256, size, dtype=torch.uint8, generator=random)
     labels = torch.randint(0, shape.classes, (len(images),), generator=random)
-    return Trainer(untrained(p, shape), images, labels, p.train, p.seed, "cpu")
+    return Trainer(untrained(p, shape), images, labels, p.train, p.seed, "cpu", processes)
 
 
 @dataclass(frozen=True)

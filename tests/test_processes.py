@@ -1,13 +1,15 @@
-"""Several processes on one machine, as `launcher` starts them: they do what one does."""
+"""Several processes, on one machine and on two, as `launcher` starts them: they do what one does."""
 
 from __future__ import annotations
 
 import io
+import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -21,7 +23,7 @@ from src.training.checkpoint import DIGEST_BYTES
 from src.training.trainer import Trainer
 from tests.helpers import ROOT, denoiser, run, wait_for_checkpoint
 from tests.test_pipeline import SMALL, set_params
-from tools import get_data
+from tools import get_data, namespaces
 
 TWO = ("torchrun", "--nproc-per-node", "2", "-m")
 FULL = {"train": SMALL["train"] | {"batch_size": 128, "precision": "float32"}}
@@ -150,3 +152,55 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.execvp(sys.argv[1], sys.argv[1:])
 """
+
+
+PATIENCE = 60  # seconds within which a machine must notice that the other is gone
+
+
+@pytest.fixture(scope="module")
+def machines():
+    with namespaces.connected() as pair:
+        if pair is None:
+            pytest.skip("wants Linux, root and the command ip, for network namespaces")
+        yield pair
+
+
+@pytest.fixture
+def expected(machines, folder) -> dict[str, bytes]:
+    """What two processes on one machine make."""
+    for stage in ("train", "sample"):
+        run(*TWO, "stages", stage, cwd=folder, OMP_NUM_THREADS="1")
+    found = files(folder)
+    for name in ("generated_images", ".scratch", "models"):
+        shutil.rmtree(folder / name)
+    return found
+
+
+def files(root: Path) -> dict[str, bytes]:
+    paths = [root / "models/model.safetensors", *(root / "generated_images").iterdir()]
+    return {path.name: path.read_bytes() for path in paths}
+
+
+def together(machines: namespaces.Machines, stage: str, cwd: Path) -> list[str]:
+    """Run a stage on both machines to its end; what each printed."""
+    both = namespaces.torchrun(machines, "stages", stage, cwd=cwd)
+    outputs = [process.communicate(timeout=600)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    return outputs
+
+
+@pytest.mark.slow
+def test_two_machines_make_what_two_processes_make_and_outlive_a_death(folder, expected, machines):
+    set_params(folder, {"train": {"checkpoint_interval": 5}})
+    both = namespaces.torchrun(machines, "stages", "train", cwd=folder)
+    wait_for_checkpoint(folder, both[0])
+    for pid in machines[1].processes():
+        os.kill(pid, signal.SIGKILL)
+    killed = time.monotonic()
+    output = both[0].communicate(timeout=PATIENCE)[0]
+    both[1].wait()
+    assert time.monotonic() - killed < PATIENCE and both[0].returncode != 0
+    assert "another process of this run has ended or cannot be reached" in output
+    assert "resuming after step" in together(machines, "train", folder)[0]
+    together(machines, "sample", folder)
+    assert files(folder) == expected
