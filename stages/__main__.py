@@ -10,12 +10,13 @@ import gc
 import importlib
 import json
 import os
-import resource
 import signal
 import sys
 import time
 import warnings
 from pathlib import Path
+
+import psutil
 
 NAMES = (
     "unpack",
@@ -161,11 +162,19 @@ def show_cautions(stage: str) -> None:
     warnings.showwarning = show  # type: ignore[assignment]
 
 
+def _peak() -> int:
+    """The most memory that this process had so far, in bytes."""
+    if os.name == "nt":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # Windows has none
+
+    unit = 1 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
 def log(stage: str, seconds: float) -> None:
     """Append the stage's time and peak memory to LOG."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    record = {"stage": stage, "seconds": round(seconds, 1), "peak_mib": round(peak)}
+    record = {"stage": stage, "seconds": round(seconds, 1), "peak_mib": round(_peak() / 2**20)}
     try:
         LOG.parent.mkdir(exist_ok=True)
         with LOG.open("a") as file:

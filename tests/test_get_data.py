@@ -4,7 +4,6 @@ import hashlib
 import http.server
 import os
 import re
-import resource
 import shutil
 import subprocess
 import threading
@@ -381,6 +380,7 @@ def test_data_as_a_link_and_a_folder_without_git_are_named(here, tmp_path, monke
 
 
 def test_a_file_that_the_cache_could_not_take_is_an_error(here, monkeypatch, capsys):
+    resource = pytest.importorskip("resource")  # Windows has none
     get_data.get("digits")
     monkeypatch.setattr("sys.argv", ["get_data", "digits"])
     size = (here / "data" / get_data.DIGITS).stat().st_size

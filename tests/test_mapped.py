@@ -1,7 +1,6 @@
 import errno
 import json
 import os
-import resource
 from contextlib import contextmanager
 
 import pytest
@@ -65,6 +64,7 @@ def test_what_the_system_refuses_is_not_called_damaged(tmp_path):
 
 @contextmanager
 def no_more_files():
+    resource = pytest.importorskip("resource")  # Windows has none
     before, opened = resource.getrlimit(resource.RLIMIT_NOFILE), os.open("/", os.O_RDONLY)
     resource.setrlimit(resource.RLIMIT_NOFILE, (opened, before[1]))
     try:

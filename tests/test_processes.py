@@ -1,4 +1,4 @@
-"""Several processes, on one machine and on two, as `launcher` starts them: they do what one does."""
+"""Processes that share a run, on one machine and on two. `launcher` starts them; they do what one does."""
 
 from __future__ import annotations
 

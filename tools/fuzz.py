@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import io
-import resource
+import sys
 import tarfile
 import tempfile
 import zipfile
@@ -62,7 +62,12 @@ def damaged(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
 
 @contextmanager
 def little_memory() -> Iterator[None]:
-    """Allow the process MEMORY more bytes than it has now. The kernel refuses any more."""
+    """On Linux, allow the process MEMORY more bytes than it has now. The kernel refuses any more."""
+    if sys.platform != "linux":
+        yield
+        return
+    import resource  # Windows has none
+
     limits = resource.getrlimit(resource.RLIMIT_AS)
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     most = pages * resource.getpagesize() + MEMORY

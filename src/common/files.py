@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -41,19 +42,9 @@ def leftovers(folder: str | Path, name: str | None = None) -> list[Path]:
 
     `name` is that of the file (default: any).
     """
-    pattern = re.compile(rf"\.{re.escape(name) if name else '.+'}\.(\d{{1,10}})\.tmp")
+    pattern = re.compile(rf"\.{re.escape(name) if name else '.+'}\.(\d{{1,9}})\.tmp")
     matches = [(path, pattern.fullmatch(path.name)) for path in Path(folder).iterdir()]
-    return [path for path, match in matches if match and not _alive(int(match[1]))]
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+    return [path for path, match in matches if match and not psutil.pid_exists(int(match[1]))]
 
 
 def publish(folder: str | Path, target: str | Path) -> None:
@@ -76,7 +67,9 @@ def publish(folder: str | Path, target: str | Path) -> None:
 
 
 def _sync_names(folder: Path) -> None:
-    """Wait until the names in `folder` are on the disk."""
+    """Wait until the names in `folder` are on the disk. Windows cannot be asked for that."""
+    if os.name == "nt":
+        return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
