@@ -1,4 +1,4 @@
-"""Processes that share a run, on one machine and on two. `launcher` starts them; they do what one does."""
+"""Processes that share a run, on one machine and on two: they do what one process does."""
 
 from __future__ import annotations
 

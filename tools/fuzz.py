@@ -62,7 +62,7 @@ def damaged(content: bytes, edits: list[tuple[float, int, bytes]]) -> bytes:
 
 @contextmanager
 def little_memory() -> Iterator[None]:
-    """On Linux, allow the process MEMORY more bytes than it has now. The kernel refuses any more."""
+    """On Linux, allow the process MEMORY more bytes than it has now; the kernel refuses more."""
     if sys.platform != "linux":
         yield
         return
