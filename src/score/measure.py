@@ -57,11 +57,19 @@ class Target:
         return frechet.distance(features, self.moments, self.root)
 
 
-class Instrument:
-    """The yardstick's networks and moments in `folder`."""
+def shipped() -> Path:
+    """The folder of the yardstick: beside this package in a wheel, else in the repository."""
+    package = Path(__file__).parents[1]
+    packed = package / "yardstick_files"
+    return packed if packed.exists() else package.parent / "yardstick"
 
-    def __init__(self, folder: Path):
+
+class Instrument:
+    """The yardstick's networks and moments in `folder` (default: those shipped with this code)."""
+
+    def __init__(self, folder: Path | None = None):
         """Raises UserError if a file is missing or damaged."""
+        folder = folder or shipped()
         self.yardstick = stick = yardstick.load(folder)
         model, _ = classifier.load(stick.file(folder, "classifier.safetensors"))
         self.classifier = model.to(device.best())
@@ -77,14 +85,14 @@ class Instrument:
     def measure(
         self,
         images: Tensor,
-        labels: Tensor | None,
-        real: Dataset | None,
-        near: float,
+        labels: Tensor | None = None,
+        real: Dataset | None = None,
+        near: float = 0.0,
     ) -> Scores:
         """Scores of uint8 images (N, 1, 28, 28); labels (N,) int64 or None.
 
         `real` is MNIST, or None. `near` is the distance to a training image below which an image
-        counts as memorised.
+        counts as memorised. Without `real`, it is not used.
         """
         features = classifier.features(self.classifier, images)
         found = {
