@@ -15,7 +15,7 @@ from pathlib import Path
 
 from scipy.stats import ttest_rel
 
-from benchmarks.own import Judge, changed, mnist, trained_for
+from benchmarks.own import SA_SOLVER, Judge, changed, mnist, trained_for
 from src import drawing, params
 from src.common import reports
 from tools.machine import describe
@@ -45,10 +45,10 @@ VARIANTS: dict[str, dict] = {
         "train": {"times": "uniform"},
     },
 }
-# Changes of the default sampler.
+# Changes of SA_SOLVER.
 SAMPLERS: dict[str, dict] = {
-    "13 steps": {"steps": 13, "autoguidance_interval": (-1.7, 0.1)},
-    "26 steps": {"steps": 26, "autoguidance_interval": (-1.7, 0.1)},
+    "13 steps": {},
+    "26 steps": {"steps": 26},
     "26 steps, autoguidance to 3": {"steps": 26, "autoguidance_interval": (-1.7, 3.0)},
 }
 MEASURED = ("fd_imagenet", "fd_digits", "accuracy", "broken", "grey_0")
@@ -116,7 +116,7 @@ def main() -> None:
             model = trained_for(p, data).model
             rows = [row for row in rows if (row["variant"], row["seed"]) != (variant, seed)]
             for name, settings in SAMPLERS.items():
-                sampler = replace(p.sample.sampler, **settings)
+                sampler = replace(SA_SOLVER, **settings)
                 pixels = drawing.draw(model, sampler, SAMPLING_SEED, COUNT, labels)
                 row = {"variant": variant, "sampler": name, "seed": seed}
                 row |= judge.scores(pixels, labels)
