@@ -85,6 +85,7 @@ def main() -> None:
         changes = {"seed": SEED} | VARIANTS[variant]
         changes["train"] = {"steps": STEPS} | changes.get("train", {})
         changes["model"] = {"margin": 0.0} | changes.get("model", {})
+        changes["sweep"] = {"guidance": 1.8, "autoguidance_interval": [-1.7, 0.1]}
         p = changed(defaults, changes)
         model = trained_for(p, data).model
         for name in SAMPLERS:

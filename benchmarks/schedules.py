@@ -2,9 +2,11 @@
 
 It runs no training. It reads the experiments that these commands make:
 
+    SAMPLER="-S sample.method=sa-solver -S sample.steps=13 -S sample.guidance=1.8 \\
+        -S sample.autoguidance_interval=[-1.7,0.1]"
     dvc exp run --queue -S schedule=linear,cosine,flow -S seed=1,2,3,4 -S train.steps=1500 \\
-        -S model.margin=0 fid quality
-    dvc exp run --queue -S schedule=cosine,flow fid quality
+        -S model.margin=0 $SAMPLER fid quality
+    dvc exp run --queue -S schedule=cosine,flow $SAMPLER fid quality
     make queue
 
 Writes benchmarks/results/schedules.json: each metric by seed, what `make compare` concludes, and
