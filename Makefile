@@ -108,6 +108,8 @@ benchmark: install  ## compare with others, time, run ablations (hours; after ma
 	python -m benchmarks.levers
 	python -m benchmarks.sampling
 	python -m benchmarks.replicas
+	python -m benchmarks.processors
+	python -m benchmarks.scaling
 
 .PHONY: audit
 audit: install  ## look for known vulnerabilities of the pinned versions (needs the network)

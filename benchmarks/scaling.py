@@ -29,11 +29,8 @@ from tools import namespaces
 from tools.machine import describe
 
 RESULT = Path("benchmarks/results/scaling.json")
-LINKS: dict[str, dict] = {
-    "none": {},
-    "as it is": {},
-    "1 Gbit/s, 0.1 ms": {"rate": "1gbit", "delay": "100us"},
-}
+# The limit of the link between the machines. "none" is one machine.
+LINKS = {"none": None, "as it is": None, "1 Gbit/s": "1gbit"}
 BATCHES = (32, 128)  # images of a process in each step
 MORE = (2, 8, 64, 512)  # processes that the model describes
 EXCHANGES = 20
@@ -74,7 +71,7 @@ def run(link: str) -> dict:
         command = [sys.executable, "-m", __spec__.name, "--worker"]
         outputs = [subprocess.check_output(command, env=alone, text=True)]
     else:
-        with namespaces.connected(**LINKS[link]) as machines:
+        with namespaces.connected(LINKS[link]) as machines:
             if machines is None:
                 sys.exit("this benchmark wants Linux, root and the command ip")
             both = namespaces.torchrun(machines, __spec__.name, "--worker", cwd=Path())

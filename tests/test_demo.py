@@ -173,7 +173,7 @@ def test_another_solver_with_fresh_noise_starts_with_some(folder):
 @pytest.mark.parametrize(
     "kind, key, value",
     [
-        ("slider", "second_eta_sa-solver", 0.5),
+        ("slider", "second_eta_sde-dpmsolver++", 0.5),
         ("selectbox", "second_spacing", "trailing"),
         ("slider", "second_guidance", 2.0),
     ],

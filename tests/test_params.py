@@ -59,7 +59,7 @@ def test_small_numbers_are_read_however_they_are_written(tmp_path, number):
         (
             "  label_dropout: 0.1 ",
             "  label_dropout: 0 ",
-            "sample.guidance .1.8. must be 1 where model.label_dropout is 0",
+            "sample.guidance .1.7. must be 1 where model.label_dropout is 0",
         ),
         (
             "  guide_at: 0.08 ",
@@ -74,7 +74,7 @@ def test_small_numbers_are_read_however_they_are_written(tmp_path, number):
             "timesteps: only .* of the signal is left",
         ),
         ("  eta: 1.0", "  eta: 2.5", "sample.eta: expected 0 to 2 for sde-dpmsolver.., got 2.5"),
-        ("  guidance: 1.8", "  guidance: -1", "sample.guidance: expected 0 or more, got -1"),
+        ("  guidance: 1.7", "  guidance: -1", "sample.guidance: expected 0 or more, got -1"),
         (
             "ddim trailing,",
             "ddim trailing 1.5,",
@@ -117,7 +117,7 @@ def test_mistakes_are_refused_by_the_name_of_the_key(tmp_path, before, after, co
 def test_more_noise_than_the_reverse_diffusions_is_for_the_solver_alone(tmp_path):
     path = changed(tmp_path, "  eta: 1.0", "  eta: 1.5")
     assert params.load(path).sample.eta == 1.5
-    path.write_text(path.read_text().replace("method: sa-solver ", "method: ddim "))
+    path.write_text(path.read_text().replace("method: sde-dpmsolver++ ", "method: ddim "))
     with pytest.raises(UserError, match=r"sample\.eta: expected 0 to 1 for ddim, got 1\.5"):
         params.load(path)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PORT = 29500
+BUCKET = "burst 128kb latency 10ms"  # of the limited link: twice the largest packet of TCP here
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,10 @@ Machines = tuple[Machine, Machine]
 
 
 @contextmanager
-def connected(rate: str | None = None, delay: str | None = None) -> Iterator[Machines | None]:
+def connected(rate: str | None = None) -> Iterator[Machines | None]:
     """Two machines; None where they cannot be had.
 
-    `rate` ("1gbit") and `delay` ("100us") slow down each direction of the link, as tc-netem(8)
-    writes them.
+    `rate`, such as "1gbit", limits each direction of the link (tc-tbf(8)).
     """
     own = os.getpid()
     first, second = machines = (
@@ -70,7 +70,7 @@ def connected(rate: str | None = None, delay: str | None = None) -> Iterator[Mac
             _must(*within, "link", "set", machine.device, "up")
             _must(*within, "link", "set", "lo", "up")
             if rate:
-                slow = f"tc qdisc add dev {machine.device} root netem rate {rate} delay {delay}"
+                slow = f"tc qdisc add dev {machine.device} root tbf rate {rate} {BUCKET}"
                 _must(*machine.command(*slow.split()))
         yield machines
     finally:
