@@ -110,6 +110,7 @@ benchmark: install  ## compare with others, time, run ablations (hours; after ma
 	python -m benchmarks.replicas
 	python -m benchmarks.processors
 	python -m benchmarks.scaling
+	python -m benchmarks.score
 
 .PHONY: audit
 audit: install  ## look for known vulnerabilities of the pinned versions (needs the network)
