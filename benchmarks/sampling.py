@@ -1,8 +1,8 @@
 """`python -m benchmarks.sampling [--only NAME ...]`: sampler settings on the trained model.
 
-Draws 10,000 images with each setting, with the sampling seed 10, which no result uses. Rows of
-other settings stay in benchmarks/results/sampling.json. Needs arrays/ and models/ of a run on
-MNIST.
+Draws 10,000 images with each setting, with the sampling seed 10, which the committed run does not
+use. Rows of other settings stay in benchmarks/results/sampling.json. Needs arrays/ and models/ of a
+run on MNIST.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# A grid of experiments on a SLURM cluster: `sbatch cluster/slurm.sh`, from the root of a clone.
+# A grid of experiments on a SLURM cluster. From the root of a clone:
 #
-# Each job runs one experiment in a clone of its own and pushes it: its commit to the git remote
-# `origin`, its results to the DVC remote REMOTE (a folder that all nodes share, or a URL such as
-# s3://bucket/path). DATA is that of `make run`. Then, at home:
+#     REMOTE=/shared/store sbatch cluster/slurm.sh
+#
+# Each job clones `origin`, so push your changes first. It installs 2 GB into the node's temporary
+# folder. git needs user.name and user.email. Each job runs one experiment and pushes it: its
+# commit to the git remote `origin`, its results to the DVC remote REMOTE (a folder that all nodes
+# share, or a URL such as s3://bucket/path). DATA is that of `make run`. Then, at home:
 #
 #     dvc remote add --local --default shared REMOTE
 #     dvc exp pull origin NAME ...
@@ -34,6 +37,7 @@ cd "$work/noisette"
 make install
 # shellcheck disable=SC1091  # `make install` makes it
 source .venv/bin/activate
+if [[ $REMOTE == s3://* ]]; then uv pip install --constraint constraints.txt --group s3; fi
 dvc remote add --local --default --force shared "$REMOTE"
 python -m tools.get_data ${DATA:+"$DATA"}
 dvc exp run --name "$name" -S "schedule=$schedule" -S "seed=$seed" fid quality
