@@ -27,6 +27,8 @@ from src.training import setup
 from src.training.trainer import Trainer
 from stages.inputs import measuring
 
+# Environment of a process that computes as on a processor with AVX2 alone.
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 # Costs 16 evaluations an image.
 SA_SOLVER = Sampler(
     "sa-solver",

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.processors [--rounds 3] [--digits]`: what takes how long, by arithmetic.
+"""`python -m benchmarks.processors [--rounds 3]`: what takes how long, by arithmetic.
 
 Measures training, drawing and the features of fd_imagenet in the arithmetic that this processor
 prefers, and in float32 with AVX2 alone. Each measurement has a process of its own, and rounds
-alternate. `--digits` also times `make run DATA=digits` without its installation, in clones of the
-last commit. Values are medians. Writes benchmarks/results/processors.json.
+alternate. Values are medians. Needs models/ of a run on MNIST. Writes
+benchmarks/results/processors.json.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 import torch
 
-from benchmarks.own import Shape, changed, on_noise, seconds_per_step
+from benchmarks.own import AVX2, Shape, changed, on_noise, seconds_per_step
 from src import drawing, model_file, params
 from src.common import reports
 from src.common.allocator import keep_freed_memory
@@ -28,7 +27,6 @@ from src.measure.extractors import IMAGENET, LoadedExtractor
 from tools.machine import describe
 
 RESULT = Path("benchmarks/results/processors.json")
-AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 ARITHMETIC: dict[str, dict[str, str]] = {"auto": {}, "float32": AVX2}
 DRAWN, MEASURED = 1000, 2000  # images
 
@@ -52,31 +50,11 @@ def measure(precision: str) -> dict[str, float]:
     return found
 
 
-def digits(precision: str, environment: dict[str, str]) -> dict[str, float]:
-    """Seconds of each stage of the embedded digits, and of the whole run."""
-    with tempfile.TemporaryDirectory() as folder:
-        clone = Path(folder) / "noisette"
-        subprocess.run(["git", "clone", "--quiet", ".", clone], check=True)
-        settings = clone / "params.yaml"
-        text = settings.read_text()
-        settings.write_text(text.replace("precision: auto", f"precision: {precision}"))
-        started = time.perf_counter()
-        for command in ("-m tools.get_data digits", "-m dvc repro --quiet"):
-            subprocess.run(
-                [sys.executable, *command.split()], cwd=clone, env=environment, check=True
-            )
-        whole = time.perf_counter() - started
-        log = (clone / ".scratch/stages.jsonl").read_text().splitlines()
-    stages = {row["stage"]: row["seconds"] for row in map(json.loads, log)}
-    return {"whole": whole} | stages
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--digits", action="store_true")
     parser.add_argument("--one", metavar="PRECISION", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -84,17 +62,12 @@ def main() -> None:
         return
     about, p = describe("torch"), params.load()
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in ARITHMETIC}
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in ARITHMETIC}
     for _ in range(arguments.rounds):
         for name, variables in ARITHMETIC.items():
-            environment = os.environ | variables
             command = [sys.executable, "-m", __spec__.name, "--one", name]
-            output = subprocess.check_output(command, env=environment, text=True)
+            output = subprocess.check_output(command, env=os.environ | variables, text=True)
             rounds[name].append(json.loads(output.splitlines()[-1]))
             print(name, rounds[name][-1], flush=True)
-            if arguments.digits:
-                runs[name].append(digits(name, environment))
-                print(name, runs[name][-1], flush=True)
     rows = []
     for name, found in rounds.items():
         median = {key: statistics.median(one[key] for one in found) for key in found[0]}
@@ -107,10 +80,6 @@ def main() -> None:
             "imagenet_features_ms": 1e3 * median["imagenet_features_image"],
             "rounds": found,
         }
-        if runs[name]:
-            row["digits_seconds"] = {
-                key: statistics.median(one[key] for one in runs[name]) for key in runs[name][0]
-            }
         rows.append(row)
     reports.write_json(RESULT, {"rows": rows} | about)
 

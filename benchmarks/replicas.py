@@ -16,7 +16,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.own import Shape, changed, on_noise, seconds_per_step
+from benchmarks.own import AVX2, Shape, changed, on_noise, seconds_per_step
 from src import params
 from src.common import reports
 from src.common.allocator import keep_freed_memory
@@ -24,7 +24,6 @@ from src.training.trainer import Trainer
 from tools.machine import describe
 
 RESULT = Path("benchmarks/results/replicas.json")
-AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 ARITHMETIC = {"auto": {}, "float32": AVX2}
 COPIES = ("one", "one a core")
 

@@ -2,9 +2,9 @@
 
 Trains on one core; on two machines of one core each (network namespaces: tools/namespaces.py) with
 the link that they have, and with a slower one. Values are medians over rounds of alternating
-measurements. The model adds to one core's time for a step the time of a ring all-reduce of the
-gradient (Patarasuk and Yuan 2009), with the link's measured latency and bandwidth. Needs Linux and
-root. Writes benchmarks/results/scaling.json.
+measurements. The model of more processes takes one core's time for a step. It adds a ring all-
+reduce of the gradient (Patarasuk and Yuan 2009) with the link's measured latency and bandwidth.
+Needs Linux and root. Writes benchmarks/results/scaling.json.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def run(link: str) -> dict:
 def all_reduce(processes: int, median: dict) -> float:
     """Seconds of a ring all-reduce, by what two processes took.
 
-    2 (n - 1) messages follow one another. Each has 1/n of the gradient.
+    There are 2 (n - 1) messages in a row. Each has 1/n of the gradient.
     """
     latency = median["average_one_number"] / 2
     seconds_per_byte = (median["average_gradient"] / 2 - latency) / (median["gradient_bytes"] / 2)

@@ -83,7 +83,7 @@ def torchrun(machines: Machines, *module: str, cwd: Path) -> list[subprocess.Pop
     join = f"--nnodes 2 --nproc-per-node 1 --rdzv-backend c10d --rdzv-id {os.getpid()}"
     started = []
     for machine in machines:
-        # Both have one host name, by which torchrun would find out which machine is the first.
+        # Both have one host name, so torchrun cannot see which machine is the first.
         own = f"--local-addr {machine.address} --rdzv-conf is_host={int(machine is machines[0])}"
         meet = f"--rdzv-endpoint {machines[0].address}:{PORT}"
         process = subprocess.Popen(

@@ -1,9 +1,9 @@
 """`python -m tools.slurm`: cluster/slurm.sh, tried with SLURM on this machine.
 
-Starts SLURM's daemons with one node. Submits two jobs of the grid to them, on the embedded digits
-with little training, with a bare repository as `origin` and a folder as the DVC remote. A new clone
-then gets both experiments with `dvc exp pull`. Exits with 1 and the reason if something fails.
-Needs Linux, root, and the Debian packages munge, slurmctld, slurmd and slurm-client.
+Starts SLURM's daemons with one node, and submits two jobs of the grid. The jobs train a little on
+the embedded digits. Their `origin` is a bare repository, and a folder is the DVC remote. A new
+clone then gets both experiments with `dvc exp pull`. Exits with 1 and the reason if something
+fails. Needs Linux, root, and the Debian packages munge, slurmctld, slurmd and slurm-client.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import yaml
-
-from tools.soak import SETTINGS, run
+from tools.soak import run, small
 
 SCRIPT = Path("cluster/slurm.sh")
 JOBS = {"0": "cosine-1", "3": "flow-2"}
@@ -80,12 +78,7 @@ def wait_for_node() -> None:
 def hub(folder: Path) -> Path:
     """A bare repository with little training, whose data are the embedded digits."""
     work, bare = folder / "work", folder / "hub.git"
-    run(Path(), "git", "clone", "--quiet", ".", str(work))
-    run(work, sys.executable, "-m", "tools.get_data", "digits")
-    values = yaml.safe_load((work / "params.yaml").read_text())
-    for section, changes in SETTINGS.items():
-        values[section] |= changes
-    (work / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
+    small(work)
     run(work, "git", *NOBODY, "commit", "--quiet", "--all", "--message", "Digits")
     run(folder, "git", "clone", "--quiet", "--bare", str(work), str(bare))
     return bare

@@ -62,13 +62,18 @@ started: list[subprocess.Popen] = []  # each leads a process group; `soak` kills
 
 def prepare(folder: Path) -> None:
     """Clone the last commit to `folder`, and run it there once on the embedded digits."""
+    small(folder)
+    run(folder, sys.executable, "-m", "dvc", "repro")
+
+
+def small(folder: Path) -> None:
+    """Clone the last commit to `folder`, with the embedded digits and little training."""
     subprocess.run(["git", "clone", "--quiet", ".", str(folder)], check=True)
     run(folder, sys.executable, "-m", "tools.get_data", "digits")
     values = yaml.safe_load((folder / "params.yaml").read_text())
     for section, changes in SETTINGS.items():
         values[section] |= changes
     (folder / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    run(folder, sys.executable, "-m", "dvc", "repro")
 
 
 def run(folder: Path, *command: str) -> str:

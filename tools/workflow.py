@@ -1,8 +1,8 @@
 """`python -m tools.workflow [--keep VARIABLE ...]`: run the steps of the GitHub workflow here.
 
-Runs the shell steps of the job `test`, as written, in a clone of the last commit, with a new HOME
-and no variables but PATH, CI and those of `--keep` (such as MNIST_MIRROR, or those by which pip
-finds its registry). Skips steps that want a pull request. Exits with 1 if a step fails.
+Runs the shell steps of the job `test`, as written, in a clone of the last commit. HOME is new. The
+only other variables are PATH, CI and those of `--keep`, such as MNIST_MIRROR. Skips steps that want
+a pull request. Exits with 1 if a step fails.
 """
 
 from __future__ import annotations

@@ -87,12 +87,12 @@ class Instrument:
         images: Tensor,
         labels: Tensor | None = None,
         real: Dataset | None = None,
-        near: float = 0.0,
+        near: float | None = None,
     ) -> Scores:
         """Scores of uint8 images (N, 1, 28, 28); labels (N,) int64 or None.
 
         `real` is MNIST, or None. `near` is the distance to a training image below which an image
-        counts as memorised. Without `real`, it is not used.
+        counts as memorised; without it, that score is missing.
         """
         features = classifier.features(self.classifier, images)
         found = {
@@ -105,9 +105,10 @@ class Instrument:
         found["broken"] = share_of(strokes.broken(images), len(images))
         if real is not None:
             found |= self._compared(features, real)
-            points = torch.cat(list(rows(images)))
-            distances, _ = neighbours.nearest(points, rows(real.images))
-            found["memorised"] = share(distances < near)
+            if near is not None:
+                points = torch.cat(list(rows(images)))
+                distances, _ = neighbours.nearest(points, rows(real.images))
+                found["memorised"] = share(distances < near)
         return found
 
     def _compared(self, features: Tensor, real: Dataset) -> Scores:
