@@ -21,8 +21,8 @@ from tests.test_archives import make_idx, png
 from tests.test_pipeline import set_params
 
 MIB = 2**20
-# For all that is not data, once libraries are there. Training takes four times as much or more (by
-# processor and threads); it may take ten times as much, which is still less than the data.
+# For all that is not data, once libraries are there. Training takes four times as much, sometimes
+# more than five times. It may take ten times as much, which is still less than the data.
 MARGIN = 64 * MIB
 
 # Some work before the limit, so that what libraries set up once is there, too.
