@@ -44,6 +44,16 @@ demo: install  ## draw digits in your browser, step by step
 	@test -f models/model.safetensors || dvc pull --quiet models/model.safetensors || true
 	python -m tools.demo
 
+.PHONY: student
+student: install  ## distil the model into students that draw in 4, 2 and 1 evaluations, and measure them
+	dvc repro student/dvc.yaml
+
+.PHONY: web
+web: install  ## write web/digits.html, which draws digits in a browser without a server (needs npm)
+	$(INSTALL) web
+	@test -d students || dvc pull --quiet students
+	python -m tools.web
+
 .PHONY: report
 report: install  ## write report/report.html: metrics, figures and experiments on one page
 	dvc repro --single-item --force report

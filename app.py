@@ -25,6 +25,7 @@ from src.demo.request import MAX_GUIDANCE, MAX_IMAGES, MAX_SEED, MAX_STEPS, Requ
 from src.demo.trajectory import Trajectory
 from src.diffusion.denoiser import Denoiser
 from src.diffusion.samplers import MAX_ETA
+from src.distillation.students import student_sampler
 from src.show import animation
 
 METHODS = {
@@ -73,11 +74,10 @@ def main() -> None:
     st.set_page_config(page_title="Digits from noise", page_icon=icon(), layout="centered")
     st.html(STYLE)
     st.title("Digits from noise", anchor=False)
-    models = {
-        path.stem: path
-        for path in sorted(Path("models").glob("*.safetensors"))
-        if path.stem != "classifier"
-    }
+    paths = sorted(Path("models").glob("*.safetensors")) + sorted(
+        Path("students").glob("*.safetensors")
+    )
+    models = {path.stem: path for path in paths if path.stem != "classifier"}
     if not models:
         st.info(NO_MODEL)
         return
@@ -87,7 +87,7 @@ def main() -> None:
             requests, columns = what_to_draw(models, settings)
         # A box of fixed height for the progress bar, so that nothing below it jumps.
         slot = st.container(height=44, border=False)
-        trajectories = [draw(slot, name, request) for name, request in requests]
+        trajectories = [draw(slot, models[name], request) for name, request in requests]
     except (UserError, OSError) as error:
         st.error(plain(printable(str(error))), icon=":material/error:")
         return
@@ -211,7 +211,9 @@ def how_to_draw(
     """
     with st.container(border=panel == "second"):
         name = which_model(panel, models)
-        denoiser, _ = open_model(models[name])
+        denoiser, header = open_model(models[name])
+        if evaluations := header.get("evaluations"):
+            return name, as_student(evaluations, denoiser, images)
         first_method = settings.method if panel == "first" else "ddim"
         method = st.selectbox(
             "Sampler",
@@ -237,6 +239,15 @@ def how_to_draw(
     return name, request
 
 
+def as_student(evaluations: int, denoiser: Denoiser, images: dict) -> Request:
+    """The request for a student, whose sampler is fixed."""
+    word = "evaluation" if evaluations == 1 else "evaluations"
+    st.caption(f"A student: it draws in {evaluations} {word} of the network, without guidance.")
+    sampler = vars(student_sampler(evaluations))
+    classes = {} if denoiser.conditional else {"digits": None}
+    return Request.of(**sampler, **images | classes)
+
+
 def which_model(panel: str, models: dict[str, Path]) -> str:
     names = list(models)
     if len(names) == 1:
@@ -246,7 +257,8 @@ def which_model(panel: str, models: dict[str, Path]) -> str:
         names,
         names.index(default_model(models)),
         key=f"{panel}_model",
-        help="A file in models/. docs/guide.md says how to add the model of an experiment.",
+        help="A file in models/ or students/. docs/guide.md says how to add the model of an "
+        "experiment.",
     )
 
 
@@ -339,11 +351,10 @@ def _open_model(path: str, changed: int) -> tuple[Denoiser, dict]:
     return model_file.open_model(path, "auto")
 
 
-def draw(slot: DeltaGenerator, name: str, request: Request) -> Trajectory:
+def draw(slot: DeltaGenerator, path: Path, request: Request) -> Trajectory:
     """The trajectory of a request, computed once per session, with a progress bar in `slot`."""
-    path = Path("models", f"{name}.safetensors")
     kept: dict[object, Trajectory] = st.session_state.setdefault("trajectories", {})
-    key = (name, path.stat().st_mtime_ns, request)
+    key = (path, path.stat().st_mtime_ns, request)
     if key in kept:
         kept[key] = kept.pop(key)  # the latest goes last
         return kept[key]

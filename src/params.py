@@ -240,6 +240,23 @@ class Bound(Section):
     seed: Seed
 
 
+class Distill(Section):
+    students: Annotated[list[Count], Field(min_length=1, max_length=10)]
+    steps: Count
+    lr: Positive
+    seed: Seed
+
+    @model_validator(mode="after")
+    def _halves(self) -> Distill:
+        pairs = zip(self.students, self.students[1:], strict=False)
+        if any(first != 2 * second for first, second in pairs):
+            raise ValueError(
+                f"students: expected each half of the one before, such as [8, 4, 2, 1], "
+                f"found {self.students}"
+            )
+        return self
+
+
 class Figures(Section):
     process_images: Annotated[int, Field(ge=1, le=16)]  # `sample` keeps 16 trajectories
     process_steps: Annotated[int, Field(ge=2, le=100)]
@@ -266,6 +283,7 @@ class Params(Section):
     sweep: Sweep
     fidelity: Fidelity
     bound: Bound
+    distill: Distill
     figures: Figures
 
     @model_validator(mode="after")

@@ -34,6 +34,7 @@ NAMES = (
     "figures",
     "report",
 )
+STUDENT_NAMES = ("distill", "students")  # of student/dvc.yaml
 MENDABLE = {
     errno.ENOENT: "if git tracks the file, bring it back with `git checkout`",
     errno.ENOSPC: "free some space",
@@ -64,14 +65,16 @@ FOLDERS = (
     "reference",
     "report",
     "statistics",
+    "students",
     "training_samples",
 )
 LOG = Path(".scratch/stages.jsonl")
 
 
 def main() -> int:
-    if len(sys.argv) != 2 or sys.argv[1] not in NAMES:
-        names = ", ".join(NAMES)
+    every = (*NAMES, *STUDENT_NAMES)
+    if len(sys.argv) != 2 or sys.argv[1] not in every:
+        names = ", ".join(every)
         print(f"usage: python -m stages NAME, where NAME is one of {names}", file=sys.stderr)
         return 2
     stage = sys.argv[1]

@@ -18,11 +18,13 @@ import yaml
 from dvc.repo import Repo
 
 from src.params import Params, Section
-from stages.__main__ import NAMES
+from stages.__main__ import NAMES, STUDENT_NAMES
 from tests.helpers import ROOT, clone_into, run
 
 PIPELINE = yaml.safe_load((ROOT / "dvc.yaml").read_text())
 STAGES = PIPELINE["stages"]
+STUDENT_STAGES = yaml.safe_load((ROOT / "student/dvc.yaml").read_text())["stages"]
+EVERY_STAGE = STAGES | STUDENT_STAGES
 
 
 def leaves(section: type[Section], prefix: str = "") -> list[str]:
@@ -42,14 +44,17 @@ def paths(entries: list) -> set[str]:
 def declared_files(stage: str) -> set[str]:
     """All that a stage reads or writes, by dvc.yaml."""
     return set().union(
-        *(paths(STAGES[stage].get(key, [])) for key in ("deps", "outs", "metrics", "plots"))
+        *(paths(EVERY_STAGE[stage].get(key, [])) for key in ("deps", "outs", "metrics", "plots"))
     )
 
 
 # --- imports -------------------------------------------------------------------------------------
 
 # A folder of src/ imports from itself and those before it; "" are the files of src/ itself.
-LAYERS = ("common", "diffusion", "", "archives", "training", "measure", "score", "show", "demo")
+LAYERS = (
+    *("common", "diffusion", "", "archives", "training", "distillation"),
+    *("measure", "score", "show", "demo"),
+)
 MAY_IMPORT = {
     "src": {"src"},
     "stages": {"src", "stages"},
@@ -147,9 +152,9 @@ def sections_read(source: Path) -> set[str]:
     return sections
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", EVERY_STAGE)
 def test_a_stage_declares_the_very_sections_it_reads(stage):
-    declared = STAGES[stage].get("params", [])
+    declared = EVERY_STAGE[stage].get("params", [])
     assert len(declared) == len(set(declared))
     assert sections_read(ROOT / f"stages/{stage}.py") == set(declared)
 
@@ -163,7 +168,7 @@ def test_nothing_but_the_stages_reads_params_yaml():
 
 def test_every_key_is_read_by_some_stage():
     """Except the launcher, which is part of the stages' commands."""
-    declared = {key for stage in STAGES.values() for key in stage.get("params", [])}
+    declared = {key for stage in EVERY_STAGE.values() for key in stage.get("params", [])}
     assert set(Params.model_fields) - {"launcher"} == declared
 
 
@@ -184,9 +189,9 @@ def used_code(stage: str) -> set[str]:
     return {unit(path) for path in used if not path.endswith("/__init__.py")}
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", EVERY_STAGE)
 def test_a_stage_declares_the_very_code_it_uses(stage):
-    dependencies = paths(STAGES[stage]["deps"])
+    dependencies = paths(EVERY_STAGE[stage]["deps"])
     folders = ("src/", "stages/", "tools/", "benchmarks/", "tests/")
     assert {path for path in dependencies if path.startswith(folders)} == used_code(stage)
 
@@ -216,12 +221,12 @@ def strings_of_inputs(functions: set[str]) -> set[str]:
     return set().union(*(strings(by_name[name]) for name in called))
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", EVERY_STAGE)
 def test_a_stage_declares_the_files_it_names(stage):
     declared = declared_files(stage)
     tree = ast.parse((ROOT / f"stages/{stage}.py").read_text())
     constants = strings(tree) | strings_of_inputs(attributes(tree, "inputs"))
-    folders = {path.split("/")[0] for path in set().union(*map(declared_files, STAGES))}
+    folders = {path.split("/")[0] for path in set().union(*map(declared_files, EVERY_STAGE))}
     named = {
         text
         for text in constants
@@ -234,15 +239,15 @@ def test_a_stage_declares_the_files_it_names(stage):
 
 
 def test_every_stage_is_described_and_runs_by_its_name():
-    assert tuple(STAGES) and set(STAGES) == set(NAMES)
-    for name, stage in STAGES.items():
+    assert set(STAGES) == set(NAMES) and set(STUDENT_STAGES) == set(STUDENT_NAMES)
+    for name, stage in EVERY_STAGE.items():
         launcher = "${launcher}" if name in ("train", "sample") else "python"
         assert len(stage["desc"]) > 40 and stage["cmd"] == f"{launcher} -m stages {name}"
 
 
 def test_every_stage_has_its_run_cache():
     """DVC turns it off for stages with uncached outputs other than metrics and plots."""
-    for stage in STAGES.values():
+    for stage in EVERY_STAGE.values():
         options = [
             next(iter(out.values())) for out in stage.get("outs", []) if isinstance(out, dict)
         ]
@@ -294,6 +299,8 @@ def table_of_reruns() -> dict[str, set[str]]:
 
 
 TABLE = table_of_reruns()
+# Of the stages in the table.
+KEYS = [key for key in leaves(Params) if not key.startswith("distill.")]
 
 
 def expected(key: str) -> set[str]:
@@ -319,12 +326,15 @@ def fresh(tmp_path_factory):
 def reruns_by_cause(folder: Path) -> dict[str, set[str]]:
     """By dependency or section of params.yaml that has changed, the stages that DVC would run.
 
-    Stages that depend on the results of others are among them. Missing files do not count.
+    Stages that depend on the results of others are among them. Missing files do not count, nor do
+    the stages of student/dvc.yaml.
     """
     with Repo(str(folder)) as repo:
         changed_by: dict[str, set[str]] = defaultdict(set)
         for address, changes in repo.status().items():
             stage = address.split(":")[-1]  # DVC names them by their path from here
+            if stage in STUDENT_NAMES:
+                continue
             for change in changes:
                 if change == "changed command":
                     changed_by["launcher"].add(stage)
@@ -337,7 +347,7 @@ def reruns_by_cause(folder: Path) -> dict[str, set[str]]:
         graph = repo.index.graph
         graph = networkx.relabel_nodes(graph, lambda stage: stage.addressing.split(":")[-1])
         return {
-            cause: stages.union(*(networkx.ancestors(graph, stage) for stage in stages))
+            cause: stages.union(*(networkx.ancestors(graph, stage) for stage in stages)) & ALL
             for cause, stages in changed_by.items()
         }
 
@@ -384,7 +394,7 @@ def with_changed(text: str, *keys: str) -> bytes:
 @pytest.mark.slow
 def test_a_changed_parameter_reruns_what_the_table_says(fresh, edited):
     """DVC says which section has changed, so that one look at a key of each suffices."""
-    key_of = {key.split(".")[0]: key for key in leaves(Params)}
+    key_of = {key.split(".")[0]: key for key in KEYS}
     edited("params.yaml", with_changed((fresh / "params.yaml").read_text(), *key_of.values()))
     reruns = reruns_by_cause(fresh)
     assert reruns.pop("params.yaml") == {"report"}  # which shows the whole file
@@ -396,7 +406,7 @@ def test_the_keys_of_a_section_rerun_the_same_stages():
     declared = {key for stage in STAGES.values() for key in stage.get("params", [])}
     assert declared <= set(Params.model_fields)
     stages_of: dict[str, set[str]] = {}
-    for key in leaves(Params):
+    for key in KEYS:
         section = key.split(".")[0]
         assert expected(key) == stages_of.setdefault(section, expected(key)), key
 

@@ -10,6 +10,7 @@ from streamlit.testing.v1 import AppTest
 
 from src import model_file
 from src.demo import trajectory
+from src.distillation.students import student_of, student_sampler
 from tests.helpers import ROOT, denoiser
 from tools import demo
 
@@ -67,6 +68,19 @@ def shown(element) -> str:
 def where(page: AppTest) -> str:
     """What the page says of the step that it shows."""
     return " ".join(html_of(page, "where"))
+
+
+def test_a_student_draws_by_its_own_sampler(folder, computed):
+    (folder / "students").mkdir()
+    student = student_of(denoiser())
+    path = folder / "students" / "student-2.safetensors"
+    model_file.save(student, path, ABOUT | {"evaluations": 2})
+    page = start()
+    page.selectbox(key="first_model").select("student-2").run()
+    assert not page.exception and not page.error
+    assert "it draws in 2 evaluations" in page.sidebar.caption[0].value
+    assert computed[-1][0] == student_sampler(2)
+    assert "first_method" not in page.session_state
 
 
 def test_the_page_opens_on_finished_images_of_every_class(folder, computed, params):
@@ -221,7 +235,7 @@ def test_two_models_are_compared_by_the_names_of_their_files(folder, computed):
     page.selectbox(key="second_model").set_value("linear").run()
     assert not page.exception and not page.error
     keys = list(page.session_state[KEPT])
-    assert keys[0][0] == "model" and keys[-1][0] == "linear"
+    assert keys[0][0].stem == "model" and keys[-1][0].stem == "linear"
 
 
 def test_the_last_used_trajectories_are_kept_up_to_a_size(folder, computed):

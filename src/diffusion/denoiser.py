@@ -82,10 +82,10 @@ class Denoiser(nn.Module):
         # The solution x0 of x_t = alpha x0 + sigma eps and output = a x0 + b eps. For v it is
         # alpha x_t - sigma output, for velocity on the flow path x_t - sigma output.
         determinant = self.schedule.alpha * b - self.schedule.sigma * a
-        self._x0_per_x_t = b / determinant
-        self._x0_per_output = -self.schedule.sigma / determinant
+        self.x0_per_x_t = b / determinant
+        self.x0_per_output = -self.schedule.sigma / determinant
         # The squared error of the output is this, times that of x0: (T,) float64.
-        self.output_weight = self._x0_per_output**-2
+        self.output_weight = self.x0_per_output**-2
         self.unet = UNet(config.unet).to(memory_format=torch.channels_last)
         # The network at an early step of training; autoguidance moves the output away from it.
         self.guide: UNet | None = None
@@ -164,7 +164,7 @@ class Denoiser(nn.Module):
     def _x0(self, output: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Convert the network's output to x0."""
         t = t.cpu()
-        return lookup(self._x0_per_x_t, t, x_t) * x_t + lookup(self._x0_per_output, t, x_t) * output
+        return lookup(self.x0_per_x_t, t, x_t) * x_t + lookup(self.x0_per_output, t, x_t) * output
 
     def check_guidance(self, guidance: float, autoguidance: float) -> None:
         """Raises ValueError if the model was not trained for this guidance. 1 always works."""

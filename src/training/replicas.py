@@ -84,15 +84,19 @@ class Replicas:
 
     def _gather(self, used: int) -> None:
         """Add the gradients of the first `used` models to those of the first, in their order."""
-        own = [weights.grad for weights in self.models[0].parameters()]
+        own = [weights.grad for weights in _trained(self.models[0])]
         for replica in self.models[1:used]:
-            torch._foreach_add_(own, [weights.grad for weights in replica.parameters()])
+            torch._foreach_add_(own, [weights.grad for weights in _trained(replica)])
             replica.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def _follow(self) -> None:
         for replica in self.models[1:]:
-            torch._foreach_copy_(list(replica.parameters()), list(self.models[0].parameters()))
+            torch._foreach_copy_(_trained(replica), _trained(self.models[0]))
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [weights for weights in model.parameters() if weights.requires_grad]
 
 
 def _backward(model: nn.Module, batch: dict[str, Tensor], weight: float) -> float:

@@ -123,6 +123,7 @@ class Trainer:
 
     Without EMA both are the same object. Each of several `processes` takes its share of every
     batch, and all get the same weights. Images are uint8 (N, C, H, W), labels int64 (N,) or None.
+    `losses` of `denoiser` may replace those of training: see Replicas.
     Raises UserError if batch_size is no multiple of accumulation times the number of processes.
     """
 
@@ -135,6 +136,7 @@ class Trainer:
         seed: int,
         device: torch.device | str,
         processes: Processes | None = None,
+        losses: nn.Module | None = None,
     ):
         self.processes = processes or Processes()
         shares = self.processes.count * settings.accumulation
@@ -160,7 +162,8 @@ class Trainer:
             seed,
         )
         self.weighting = Weighting(settings.weighting, denoiser).to(self.device)
-        self.replicas = Replicas(_Losses(denoiser, self.weighting), self._replica_count())
+        losses = losses or _Losses(denoiser, self.weighting)
+        self.replicas = Replicas(losses, self._replica_count())
         more = list(self.weighting.parameters())
         self.optimizers = optimizers(denoiser, settings, more, self.replicas)
         self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]

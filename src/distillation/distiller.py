@@ -1,0 +1,117 @@
+"""Train students one after another, each by the one before it, with checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+from tqdm import tqdm
+
+from ..common.dataset import Dataset
+from ..diffusion.denoiser import Denoiser
+from ..diffusion.samplers import Sampler
+from ..params import Distill, Train
+from ..training import interruption
+from ..training.checkpoint import Checkpoint
+from ..training.trainer import Trainer
+from .halving import Halving, Teacher
+from .students import student_of, student_sampler
+
+
+def student_settings(train: Train, settings: Distill) -> Train:
+    """`train` for one student: another number of steps, lower rates, timesteps alike."""
+    changes = {
+        "steps": settings.steps,
+        "lr": settings.lr * train.lr,
+        "muon_lr": settings.lr * train.muon_lr if train.muon_lr else None,
+        "times": "uniform",
+        "weighting": "uniform",
+    }
+    return train.model_copy(update=changes)
+
+
+@dataclass
+class Distiller:
+    """`run` returns the students by their number of steps.
+
+    `denoiser` is the trained model, `sampler` its guidance. A run that was stopped continues from
+    `checkpoint` and ends in the same bits. After SIGINT or SIGTERM, `run` saves and exits.
+    """
+
+    denoiser: Denoiser
+    sampler: Sampler
+    data: Dataset
+    train: Train  # of one student: see student_settings
+    steps: list[int]  # of the students, each half of the one before
+    seed: int
+    checkpoint: Checkpoint
+
+    def __post_init__(self) -> None:
+        self.finished: list[dict[str, Tensor]] = []  # weights of the students so far
+        self.trainer: Trainer | None = None
+
+    def run(self) -> dict[int, Denoiser]:
+        saved = self.checkpoint.load() or {"finished": [], "trainer": None}
+        self.finished = saved["finished"]
+        with interruption.noted() as interrupted:
+            while len(self.finished) < len(self.steps):
+                self.trainer = self._next_trainer()
+                if saved["trainer"] is not None:
+                    self.trainer.load_state_dict(saved["trainer"])
+                    saved["trainer"] = None
+                self._train(interrupted)
+                self.finished.append(copy.deepcopy(self.trainer.averaged.unet.state_dict()))
+                self.trainer = None
+        pairs = zip(self.steps, self.finished, strict=True)
+        return {steps: self._student(weights) for steps, weights in pairs}
+
+    def _student(self, weights: dict[str, Tensor]) -> Denoiser:
+        student = student_of(self.denoiser)
+        student.unet.load_state_dict(weights)
+        return student.eval()
+
+    def _next_trainer(self) -> Trainer:
+        number = len(self.finished)
+        steps = self.steps[number]
+        if number:
+            student = self._student(self.finished[-1])
+            teacher = Teacher(copy.deepcopy(student), student_sampler(2 * steps))
+        else:
+            student = student_of(self.denoiser)
+            guided = replace(self.sampler, method="ddim", steps=2 * steps, spacing="trailing")
+            teacher = Teacher(self.denoiser, replace(guided, eta=0.0))
+        return Trainer(
+            student,
+            self.data.images,
+            self.data.labels,
+            self.train,
+            self.seed + number,
+            next(student.parameters()).device,
+            losses=Halving(student, teacher, steps),
+        )
+
+    def _train(self, interrupted: interruption.Interruption) -> None:
+        trainer = self.trainer
+        assert trainer is not None
+        name = f"{self.steps[len(self.finished)]} steps"
+        total = self.train.steps
+        bar = tqdm(trainer.run(), desc=name, unit="step", initial=trainer.step, total=total)
+        for step in bar:
+            bar.set_postfix({"loss": f"{step.loss:.5f}"}, refresh=False)
+            if interrupted.signal:
+                interrupted.step_ended()
+                self._save()
+                print(
+                    f"\ndistill: interrupted, saved after step {step.step} of the student with "
+                    f"{name}; `make student` continues from there",
+                    file=sys.stderr,
+                )
+                sys.exit(128 + interrupted.signal)
+            if step.step % self.train.checkpoint_interval == 0:
+                self._save()
+
+    def _save(self) -> None:
+        trainer = None if self.trainer is None else self.trainer.state_dict()
+        self.checkpoint.save({"finished": self.finished, "trainer": trainer})

@@ -1,0 +1,176 @@
+"""Students: the loss of progressive distillation against the samplers, and interrupted training."""
+
+import os
+import signal
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from src.common.dataset import Dataset
+from src.diffusion import Sampler, sample
+from src.distillation.distiller import Distiller, student_settings
+from src.distillation.halving import CLEAN, Halving, Teacher, ddim_step, x0_of_step
+from src.distillation.students import student_of, student_sampler
+from src.training.checkpoint import Checkpoint
+from tests.helpers import denoiser
+from tests.test_trainer import flat
+
+GUIDANCE = Sampler("ddim", 8, "trailing", guidance=1.5, guidance_interval=(-2, 1), autoguidance=1.3)
+
+
+@pytest.fixture(params=["cosine", "flow"])
+def teacher(request):
+    """A denoiser with a guide, which is another network."""
+    model = denoiser("v", request.param, margin=0.1)
+    model.guide = denoiser("x0", request.param).unet
+    with torch.no_grad():
+        for weights in model.guide.parameters():
+            weights.mul_(0.9)
+    return model
+
+
+def images(count: int = 6) -> dict[str, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    return {
+        "x0": torch.rand(count, 1, 8, 8, generator=random) * 2 - 1,
+        "eps": torch.randn(count, 1, 8, 8, generator=random),
+        "label": torch.arange(count) % 10,
+    }
+
+
+def test_two_steps_of_the_teacher_are_those_of_the_sampler(teacher):
+    """The sampler of 8 steps, from its first timestep to its third."""
+    batch, sampler = images(), GUIDANCE
+    steps = list(sample(teacher, lambda: batch["eps"], sampler, batch["label"]))
+    guided = Teacher(teacher, sampler)
+    x_t = batch["eps"]
+    for step, following in pairwise(steps[:3]):
+        t, s = (torch.full((6,), state.t) for state in (step, following))
+        x_t = ddim_step(teacher.schedule, x_t, guided(x_t, t, batch["label"]), t, s)
+        torch.testing.assert_close(x_t, following.x_t, atol=1e-4, rtol=1e-4)
+
+
+def test_the_last_step_ends_in_x0_and_the_inverse_gives_it_back(teacher):
+    batch, schedule = images(), teacher.schedule
+    x0, t = batch["x0"], torch.tensor([999, 900, 500, 100, 50, 5])
+    x_t = schedule.add_noise(x0, batch["eps"], t)
+    clean = torch.full((6,), CLEAN)
+    assert torch.equal(ddim_step(schedule, x_t, x0, t, clean), x0)
+    for s in (clean, t // 2):
+        x_s = ddim_step(schedule, x_t, x0, t, s)
+        torch.testing.assert_close(x0_of_step(schedule, x_t, x_s, t, s), x0, atol=1e-4, rtol=1e-4)
+
+
+def test_the_target_is_the_x0_whose_one_step_ends_where_the_two_of_the_teacher_do(teacher):
+    """A student that predicts the same x0 in both halves of a step has no loss."""
+    batch = images() | {"t": torch.tensor([990, 760, 740, 400, 240, 3])}
+
+    class Constant(torch.nn.Module):
+        def forward(self, x_t, t, label):
+            return torch.full_like(x_t, 0.25)
+
+    student = student_of(teacher)
+    student.predict_x0 = lambda x_t, t, label: torch.full_like(x_t, 0.25)
+    loss = Halving(student, Constant(), 4)
+    weighted, plain = loss(batch)
+    assert float(weighted) < 1e-6 and float(plain) < 1e-7
+    student.predict_x0 = lambda x_t, t, label: torch.full_like(x_t, 0.35)
+    weighted, plain = loss(batch)
+    assert float(plain) == pytest.approx(0.01, rel=1e-3) and float(weighted) >= float(plain)
+
+
+def test_every_timestep_belongs_to_one_step_of_the_student(teacher):
+    seen = []
+
+    class Watch(torch.nn.Module):
+        def forward(self, x_t, t, label):
+            seen.append(t)
+            return torch.zeros_like(x_t)
+
+    loss = Halving(student_of(teacher), Watch(), 4)
+    t = torch.arange(1000)
+    batch = {"x0": torch.zeros(1000, 1, 8, 8), "eps": torch.zeros(1000, 1, 8, 8), "t": t}
+    loss(batch)
+    starts, halves = seen
+    grid = teacher.schedule.sampling_timesteps(4, "trailing")
+    assert starts.unique().tolist() == sorted(grid)
+    assert bool((starts >= t).all()) and bool((halves < starts).all())
+    assert starts.bincount()[grid].tolist() == [250] * 4
+
+
+@pytest.fixture
+def distiller(teacher, params, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=random)
+    labels = torch.arange(40) % 10
+    data = Dataset("noise", "0" * 12, pixels, labels, pixels[:4], labels[:4])
+    short = {"steps": 6, "batch_size": 12, "precision": "float32", "checkpoint_interval": 100}
+    train = student_settings(params.train, params.distill).model_copy(update=short)
+
+    def make(students=(4, 2), **changes):
+        fresh = replace(GUIDANCE, steps=3)
+        checkpoint = Checkpoint("distill", ["test"])
+        settings = train.model_copy(update=changes)
+        return Distiller(teacher, fresh, data, settings, list(students), 0, checkpoint)
+
+    return make
+
+
+def test_students_draw_without_guidance(distiller, teacher):
+    students = distiller().run()
+    assert list(students) == [4, 2]
+    for steps, student in students.items():
+        sampler = student_sampler(steps)
+        assert sampler.evaluations(student) == steps and student.guide is None
+        *_, last = sample(student, lambda: images()["eps"], sampler, images()["label"])
+        assert last.x0.isfinite().all()
+    assert not torch.equal(flat(students[4]), flat(students[2]))
+    with pytest.raises(ValueError, match="guidance: expected 1.0"):
+        next(sample(student, lambda: images()["eps"], GUIDANCE, images()["label"]))
+
+
+@pytest.mark.parametrize("stop", [2, 9])
+def test_an_interrupted_distillation_ends_in_the_same_bits(distiller, monkeypatch, stop):
+    whole = distiller().run()
+    interrupted, count = distiller(), 0
+    before = interrupted._next_trainer
+
+    def next_trainer():
+        trainer = before()
+        run = trainer.run
+
+        def watched():
+            nonlocal count
+            for step in run():
+                count += 1
+                if count == stop:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                yield step
+
+        trainer.run = watched
+        return trainer
+
+    interrupted._next_trainer = next_trainer
+    with pytest.raises(SystemExit) as exit:
+        interrupted.run()
+    assert exit.value.code == 128 + signal.SIGTERM and count == stop
+    resumed = distiller().run()
+    for steps in whole:
+        assert torch.equal(flat(whole[steps]), flat(resumed[steps]))
+
+
+def test_distillation_brings_the_student_nearer_to_its_teacher(teacher, distiller):
+    """One step of the student is nearer to two of the teacher than one of the teacher is."""
+    batch = images(64)
+
+    def drawn(model, sampler):
+        *_, last = sample(model, lambda: batch["eps"], sampler, batch["label"])
+        return last.x0
+
+    target = drawn(teacher, replace(GUIDANCE, steps=2))
+    untrained = (drawn(teacher, replace(GUIDANCE, steps=1)) - target).square().mean()
+    (student,) = distiller([1], steps=150, muon_lr=None, lr=3e-3).run().values()
+    assert (drawn(student, student_sampler(1)) - target).square().mean() < untrained / 2
