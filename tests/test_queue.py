@@ -52,6 +52,12 @@ def test_what_dvc_no_longer_knows_is_lost():
     assert list(queue.watch(fake, 1))[-1] == ("a", queue.LOST)
 
 
+def test_what_dvc_does_not_know_for_a_moment_is_not_lost(monkeypatch):
+    monkeypatch.setattr(queue, "PATIENCE", 60)
+    fake = Fake(({"a": "Running"}, 1), ({}, 1), ({"a": "Success"}, 1))
+    assert list(queue.watch(fake, 1)) == [("a", "Running"), ("a", "Success")]
+
+
 def test_lost_workers_start_again_and_what_they_ran_is_lost():
     fake = Fake(
         ({"a": "Running", "b": "Queued"}, 1),

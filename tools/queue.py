@@ -18,7 +18,7 @@ from dvc.repo.experiments.queue.celery import LocalCeleryQueue
 
 WAITING, FAILED, LOST = ("Queued", "Running"), "Failed", "lost by DVC"
 INTERVAL = 2.0  # seconds between two checks of the queue
-PATIENCE = 60.0  # seconds without a worker, until workers start again
+PATIENCE = 60.0  # seconds without a worker, until workers start again; or without news of a task
 
 
 def states(queue: LocalCeleryQueue) -> dict[str, tuple[str, str]]:
@@ -37,15 +37,19 @@ def watch(queue: LocalCeleryQueue, jobs: int) -> Iterator[tuple[str, str]]:
     yield from known.values()
     queue.start_workers(jobs)
     alone_since = None
+    seen = dict.fromkeys(known, time.monotonic())  # when DVC last listed each task
     while any(state in WAITING for _, state in known.values()):
         time.sleep(INTERVAL)
         now = states(queue)
+        seen |= dict.fromkeys(now, time.monotonic())
         for rev, task in now.items():
             if task[1] in WAITING and rev not in known:
                 known[rev] = task
                 yield task
         for rev, (name, before) in known.items():
-            task = now.get(rev, (name, LOST))
+            # A task that has just ended can be missing for a moment.
+            missing = time.monotonic() - seen[rev] > PATIENCE
+            task = now.get(rev, (name, LOST if missing else before))
             if task[1] != before and before in WAITING:
                 known[rev] = task
                 yield task
