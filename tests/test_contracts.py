@@ -246,8 +246,11 @@ def test_every_stage_is_described_and_runs_by_its_name():
 
 
 def test_every_stage_has_its_run_cache():
-    """DVC turns it off for stages with uncached outputs other than metrics and plots."""
-    for stage in EVERY_STAGE.values():
+    """DVC turns it off for stages with uncached outputs other than metrics and plots.
+
+    `distill` has none: `dvc checkout` would miss its models.
+    """
+    for stage in STAGES.values():
         options = [
             next(iter(out.values())) for out in stage.get("outs", []) if isinstance(out, dict)
         ]
