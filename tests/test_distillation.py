@@ -134,7 +134,9 @@ def test_students_draw_without_guidance(distiller, teacher):
 
 @pytest.mark.parametrize("stop", [2, 9])
 def test_an_interrupted_distillation_ends_in_the_same_bits(distiller, monkeypatch, stop):
-    whole = distiller().run()
+    undisturbed = distiller()
+    whole = undisturbed.run()
+    undisturbed.checkpoint.remove()
     interrupted, count = distiller(), 0
     before = interrupted._next_trainer
 
@@ -157,9 +159,12 @@ def test_an_interrupted_distillation_ends_in_the_same_bits(distiller, monkeypatc
     with pytest.raises(SystemExit) as exit:
         interrupted.run()
     assert exit.value.code == 128 + signal.SIGTERM and count == stop
-    resumed = distiller().run()
+    last = distiller()
+    resumed = last.run()
     for steps in whole:
         assert torch.equal(flat(whole[steps]), flat(resumed[steps]))
+    last.checkpoint.remove()
+    assert not list(last.checkpoint.path.parent.iterdir())
 
 
 def test_distillation_brings_the_student_nearer_to_its_teacher(teacher, distiller):

@@ -64,6 +64,7 @@ class Distiller:
                 self._train(interrupted)
                 self.finished.append(copy.deepcopy(self.trainer.averaged.unet.state_dict()))
                 self.trainer = None
+                self._save()
         pairs = zip(self.steps, self.finished, strict=True)
         return {steps: self._student(weights) for steps, weights in pairs}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from ..plotting import BLUE, ORANGE, PAGE, add_note
 
@@ -27,13 +27,16 @@ def quality_over_evaluations(rows: pd.DataFrame, note: str) -> Figure:
         for (model, group), colour in zip(rows.groupby("model"), (ORANGE, BLUE), strict=False):
             values = shift + factor * group[metric]
             axis.plot(group["evaluations"], values, "o-", color=colour, label=model, markersize=4)
-        axis.set(title=title, xscale="log", yscale="log")
+        axis.set(title=title, xscale="log", yscale="linear" if metric in percent else "log")
         evaluations = sorted(set(rows["evaluations"]))
         axis.set_xticks(evaluations, [str(count) for count in evaluations])
         axis.xaxis.set_minor_formatter(NullFormatter())
+        if metric in percent:
+            axis.set_ylim(bottom=0)
+        else:
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_minor_formatter(NullFormatter())
         axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
-        axis.tick_params(axis="y", which="minor", labelsize=6)
     for axis in axes[1]:
         axis.set_xlabel("network evaluations per image")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), ncols=3, loc="outside upper center")
