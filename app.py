@@ -74,9 +74,8 @@ def main() -> None:
     st.set_page_config(page_title="Digits from noise", page_icon=icon(), layout="centered")
     st.html(STYLE)
     st.title("Digits from noise", anchor=False)
-    paths = sorted(Path("models").glob("*.safetensors")) + sorted(
-        Path("students").glob("*.safetensors")
-    )
+    folders = Path("models"), Path("students")
+    paths = [path for folder in folders for path in sorted(folder.glob("*.safetensors"))]
     models = {path.stem: path for path in paths if path.stem != "classifier"}
     if not models:
         st.info(NO_MODEL)
@@ -212,8 +211,10 @@ def how_to_draw(
     with st.container(border=panel == "second"):
         name = which_model(panel, models)
         denoiser, header = open_model(models[name])
+        if not denoiser.config.unet.classes:
+            images = images | {"digits": None}
         if evaluations := header.get("evaluations"):
-            return name, as_student(evaluations, denoiser, images)
+            return name, as_student(evaluations, images)
         first_method = settings.method if panel == "first" else "ddim"
         method = st.selectbox(
             "Sampler",
@@ -233,19 +234,15 @@ def how_to_draw(
         )
         eta = how_much_noise(panel, method, settings)
         guidance = how_much_guidance(panel, denoiser, settings)
-    if not denoiser.config.unet.classes:
-        images = images | {"digits": None}
     request = Request.of(method=method, steps=steps, spacing=spacing, eta=eta, **guidance, **images)
     return name, request
 
 
-def as_student(evaluations: int, denoiser: Denoiser, images: dict) -> Request:
+def as_student(evaluations: int, images: dict) -> Request:
     """The request for a student, whose sampler is fixed."""
     word = "evaluation" if evaluations == 1 else "evaluations"
     st.caption(f"A student: it draws in {evaluations} {word} of the network, without guidance.")
-    sampler = vars(student_sampler(evaluations))
-    classes = {} if denoiser.conditional else {"digits": None}
-    return Request.of(**sampler, **images | classes)
+    return Request.of(**vars(student_sampler(evaluations)), **images)
 
 
 def which_model(panel: str, models: dict[str, Path]) -> str:

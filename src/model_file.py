@@ -30,9 +30,7 @@ class About(BaseModel):
     dataset_fingerprint: Text
     class_counts: list[Annotated[int, Field(ge=0, le=10**12)]]  # training images; [] without labels
     class_names: list[Text] | None = None  # None: their numbers
-    evaluations: Annotated[int, Field(ge=1, le=1000)] | None = (
-        None  # of a student; None: no student
-    )
+    evaluations: Annotated[int, Field(ge=1, le=1000)] | None = None  # None: no student
 
 
 def save(denoiser: Denoiser, path: str | Path, about: dict) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from src import drawing, model_file, params, provenance
-from src.common import artifact, dataset
+from src.common import artifact, dataset, device
 from src.distillation.distiller import Distiller, student_settings
 from src.training.checkpoint import Checkpoint
 
@@ -21,7 +21,8 @@ def main() -> None:
     train = student_settings(p.train, p.distill)
     sampler = drawing.fitted(p.sample.sampler, teacher)
     digests = [artifact.digest(path) for path in (MODEL, "arrays/dataset.safetensors")]
-    key = [*digests, train.model_dump(), p.distill.model_dump(), sampler, teacher.precision]
+    arithmetic = [device.name(device.best()), teacher.precision]
+    key = [*digests, train.model_dump(), p.distill.model_dump(), sampler, *arithmetic]
     checkpoint = Checkpoint("distill", key)
     distiller = Distiller(
         teacher, sampler, data, train, p.distill.students, p.distill.seed, checkpoint

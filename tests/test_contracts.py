@@ -329,8 +329,8 @@ def fresh(tmp_path_factory):
 def reruns_by_cause(folder: Path) -> dict[str, set[str]]:
     """By dependency or section of params.yaml that has changed, the stages that DVC would run.
 
-    Stages that depend on the results of others are among them. Missing files do not count, nor do
-    the stages of student/dvc.yaml.
+    Stages that depend on the results of others are among them. Missing files do not count. The
+    stages of student/dvc.yaml do not count either.
     """
     with Repo(str(folder)) as repo:
         changed_by: dict[str, set[str]] = defaultdict(set)

@@ -5,12 +5,16 @@ import signal
 from dataclasses import replace
 from itertools import pairwise
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from src.common.dataset import Dataset
+from src.common.errors import UserError
 from src.diffusion import Sampler, sample
 from src.distillation.distiller import Distiller, student_settings
+from src.distillation.figure import quality_over_evaluations
 from src.distillation.halving import CLEAN, Halving, Teacher, ddim_step, x0_of_step
 from src.distillation.students import student_of, student_sampler
 from src.training.checkpoint import Checkpoint
@@ -63,22 +67,22 @@ def test_the_last_step_ends_in_x0_and_the_inverse_gives_it_back(teacher):
         torch.testing.assert_close(x0_of_step(schedule, x_t, x_s, t, s), x0, atol=1e-4, rtol=1e-4)
 
 
-def test_the_target_is_the_x0_whose_one_step_ends_where_the_two_of_the_teacher_do(teacher):
-    """A student that predicts the same x0 in both halves of a step has no loss."""
-    batch = images() | {"t": torch.tensor([990, 760, 740, 400, 240, 3])}
-
-    class Constant(torch.nn.Module):
-        def forward(self, x_t, t, label):
-            return torch.full_like(x_t, 0.25)
-
-    student = student_of(teacher)
-    student.predict_x0 = lambda x_t, t, label: torch.full_like(x_t, 0.25)
-    loss = Halving(student, Constant(), 4)
-    weighted, plain = loss(batch)
-    assert float(weighted) < 1e-6 and float(plain) < 1e-7
-    student.predict_x0 = lambda x_t, t, label: torch.full_like(x_t, 0.35)
-    weighted, plain = loss(batch)
-    assert float(plain) == pytest.approx(0.01, rel=1e-3) and float(weighted) >= float(plain)
+@pytest.mark.parametrize("step", range(4))
+def test_the_loss_is_zero_where_one_step_of_the_student_ends_as_two_of_the_sampler(teacher, step):
+    batch, student = images(), student_of(teacher)
+    start, _, end = [*teacher.schedule.sampling_timesteps(8, "trailing"), CLEAN][2 * step :][:3]
+    t, s = torch.full((6,), start), torch.full((6,), end)
+    x_t = teacher.schedule.add_noise(teacher.encode(batch["x0"]), batch["eps"], t)
+    states = list(sample(teacher, lambda: x_t, GUIDANCE, batch["label"], first=2 * step))
+    x_s = states[2].x_t if end != CLEAN else states[1].x0
+    exact = x0_of_step(teacher.schedule, x_t, x_s, t, s)
+    loss = Halving(student, Teacher(teacher, GUIDANCE), 4)
+    for error in (0.0, 0.1):
+        student.predict_x0 = lambda x_t, t, label, error=error: exact + error
+        weighted, plain = loss(batch | {"t": t})
+        assert float(plain) == pytest.approx(error**2, rel=1e-2, abs=1e-6)
+        snr = float(teacher.schedule.log_snr[start].exp())
+        assert float(weighted) == pytest.approx(float(plain) * min(max(snr, 1), 20), rel=1e-4)
 
 
 def test_every_timestep_belongs_to_one_step_of_the_student(teacher):
@@ -179,3 +183,21 @@ def test_distillation_brings_the_student_nearer_to_its_teacher(teacher, distille
     untrained = (drawn(teacher, replace(GUIDANCE, steps=1)) - target).square().mean()
     (student,) = distiller([1], steps=150, muon_lr=None, lr=3e-3).run().values()
     assert (drawn(student, student_sampler(1)) - target).square().mean() < untrained / 2
+
+
+def test_more_steps_than_timesteps_are_refused_by_the_key(distiller):
+    with pytest.raises(UserError, match=r"distill\.students: the first teacher takes 1024 steps"):
+        distiller([512])
+
+
+def test_the_figure_shows_what_was_measured():
+    scores = {"fd_imagenet": None, "fd_digits": 3.0, "broken": 0.04, "accuracy": 0.99}
+    rows = [
+        {"model": model, "evaluations": count} | scores
+        for model, count in (("student", 1), ("student", 2), ("teacher", 24))
+    ]
+    panels = quality_over_evaluations(pd.DataFrame(rows), "a note").axes
+    values = {panel.get_title(): [line.get_ydata() for line in panel.lines] for panel in panels}
+    assert [list(line) for line in values["Images in pieces, %"]] == [[4.0, 4.0], [4.0]]
+    assert values["Not recognised as their class, %"][0] == pytest.approx([1.0, 1.0])
+    assert all(np.isnan(line).all() for line in values["Distance in ImageNet features"])

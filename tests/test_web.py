@@ -64,7 +64,7 @@ def test_the_page_draws_what_python_draws_and_fetches_nothing(page, student):
         assert (torch.tensor(drawn) - expected).abs().max() <= 2
         assert expected.unique().numel() > 50  # the images are no single grey
 
-        # Typing on keeps what was written; another hand writes it anew.
+        # Typing on keeps what was written; another hand writes it in another way.
         first = window.evaluate("() => document.getElementById('canvas').toDataURL()")
         window.fill("#number", "2026 07")
         window.wait_for_function("() => document.getElementById('canvas').width === 6 * 84")
@@ -84,7 +84,7 @@ def test_the_page_draws_what_python_draws_and_fetches_nothing(page, student):
 
 
 @pytest.mark.slow
-def test_the_model_of_the_page_is_small(params, tmp_path):
+def test_the_model_of_the_page_is_small(params):
     """With the network of params.yaml it has less than 4 MB."""
     model = params.model
     full = denoiser(

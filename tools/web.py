@@ -104,7 +104,7 @@ def _download(folder: Path) -> None:
     name, _, version = RUNTIME.removesuffix(".tgz").rpartition("-")
     if npm is None:
         raise UserError(
-            f"npm: not found, but it downloads ONNX Runtime Web. Install Node.js, or put "
+            f"npm: not found in the path. It downloads ONNX Runtime Web. Install Node.js, or put "
             f"{RUNTIME} into {folder}"
         )
     command = [npm, "pack", f"{name}@{version}", "--pack-destination", str(folder), "--silent"]
@@ -152,9 +152,12 @@ def page(denoiser: Denoiser, evaluations: int, folder: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", type=Path, default=MODEL, help="a student")
+    path = parser.parse_args().model
     try:
-        denoiser, about = model_file.load(parser.parse_args().model)
-        text = page(denoiser, about.get("evaluations", 2), Path(".scratch"))
+        denoiser, about = model_file.load(path)
+        if not about.get("evaluations"):
+            raise UserError(f"{path}: expected a student. `make student` makes them")
+        text = page(denoiser, about["evaluations"], Path(".scratch"))
     except UserError as error:
         sys.exit(f"web: {error}")
     PAGE.parent.mkdir(exist_ok=True)

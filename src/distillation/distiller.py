@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..common.dataset import Dataset
+from ..common.errors import UserError
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.samplers import Sampler
 from ..params import Distill, Train
@@ -37,7 +38,8 @@ class Distiller:
     """`run` returns the students by their number of steps.
 
     `denoiser` is the trained model, `sampler` its guidance. A run that was stopped continues from
-    `checkpoint` and ends in the same bits. After SIGINT or SIGTERM, `run` saves and exits.
+    `checkpoint` and ends in the same bits. After SIGINT or SIGTERM, `run` saves and exits. Raises
+    UserError if the schedule has too few timesteps.
     """
 
     denoiser: Denoiser
@@ -49,6 +51,12 @@ class Distiller:
     checkpoint: Checkpoint
 
     def __post_init__(self) -> None:
+        first, timesteps = 2 * self.steps[0], len(self.denoiser.schedule)
+        if first > timesteps:
+            raise UserError(
+                f"distill.students: the first teacher takes {first} steps, but the schedule has "
+                f"only {timesteps} timesteps. Begin with fewer"
+            )
         self.finished: list[dict[str, Tensor]] = []  # weights of the students so far
         self.trainer: Trainer | None = None
 

@@ -18,14 +18,17 @@ PANELS = {
 
 
 def quality_over_evaluations(rows: pd.DataFrame, note: str) -> Figure:
-    """`rows` has columns model (student or teacher), evaluations, and one for each panel."""
+    """`rows` has columns model (student or teacher), evaluations, and one for each panel.
+
+    A metric that was not measured is None, and its panel stays empty.
+    """
     figure, axes = plt.subplots(2, 2, figsize=(PAGE, 4.4), sharex=True)
     percent = {"broken": 100.0, "accuracy": -100.0}
     for (metric, title), axis in zip(PANELS.items(), axes.flat, strict=True):
         shift = 100.0 if metric == "accuracy" else 0.0
         factor = percent.get(metric, 1.0)
         for (model, group), colour in zip(rows.groupby("model"), (ORANGE, BLUE), strict=False):
-            values = shift + factor * group[metric]
+            values = shift + factor * group[metric].astype(float)
             axis.plot(group["evaluations"], values, "o-", color=colour, label=model, markersize=4)
         axis.set(title=title, xscale="log", yscale="linear" if metric in percent else "log")
         evaluations = sorted(set(rows["evaluations"]))

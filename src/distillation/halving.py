@@ -55,19 +55,14 @@ class Teacher(nn.Module):
             chosen = chosen.to(x_t.device)
             labels = None if label is None else label[chosen]
             x0[chosen] = self.denoiser.predict_x0(x_t[chosen], t[chosen], labels, *pair)
-        return clipped(self.denoiser, x0)
-
-
-def clipped(denoiser: Denoiser, x0: Tensor) -> Tensor:
-    """x0 within the range of encoded images, as samplers clip it."""
-    return x0.clamp(-1 - denoiser.config.margin, 1)
+        return x0.clamp(-1 - self.denoiser.config.margin, 1)  # as samplers clip it
 
 
 class Halving(nn.Module):
     """The loss of a student that draws in `steps` steps; its teacher takes twice as many.
 
-    A batch has images x0, noise eps, timesteps t and maybe a label, as in training. t decides in
-    which of the student's steps the image is.
+    A batch has images x0, noise eps, timesteps t and maybe a label, as in training. Each image
+    belongs to the student's step that contains its t.
     """
 
     def __init__(self, student: Denoiser, teacher: Teacher, steps: int):
