@@ -1,3 +1,4 @@
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ class Fake:
         self.answers, self.started, self.stopped = list(answers), 0, False
         control = SimpleNamespace(shutdown=lambda: setattr(self, "stopped", True))
         self.celery = SimpleNamespace(control=control)
+        self.proc: dict[str, SimpleNamespace] = {}  # by task
 
     def status(self):
         tasks, self.workers = self.answers.pop(0)
@@ -66,3 +68,17 @@ def test_lost_workers_start_again_and_what_they_ran_is_lost():
     )
     assert list(queue.watch(fake, 1))[2:] == [("a", queue.LOST), ("b", "Success")]
     assert fake.started == 2
+
+
+def test_an_experiment_whose_worker_does_not_answer_goes_on():
+    fake = Fake(({"a": "Running"}, 1), ({}, 0), ({}, 0), ({"a": "Success"}, 1))
+    fake.proc["a000000"] = SimpleNamespace(pid=os.getpid(), returncode=None)
+    assert list(queue.watch(fake, 1)) == [("a", "Running"), ("a", "Success")]
+    assert fake.started == 1
+
+
+@pytest.mark.parametrize("pid, returncode", [(os.getpid(), 1), (2**31 - 1, None)])
+def test_an_experiment_whose_process_has_ended_is_lost(pid, returncode):
+    fake = Fake(({"a": "Running"}, 1), ({}, 0))
+    fake.proc["a000000"] = SimpleNamespace(pid=pid, returncode=returncode)
+    assert list(queue.watch(fake, 1))[-1] == ("a", queue.LOST)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 
+import psutil
 from dvc.repo import Repo
 from dvc.repo.experiments.queue.celery import LocalCeleryQueue
 
@@ -26,6 +27,12 @@ def states(queue: LocalCeleryQueue) -> dict[str, tuple[str, str]]:
     return {
         task["rev"]: (task["name"] or task["rev"][:7], task["status"]) for task in queue.status()
     }
+
+
+def computes(queue: LocalCeleryQueue, rev: str) -> bool:
+    """Whether the process of this task lives. A busy worker can fail to answer DVC for minutes."""
+    process = queue.proc.get(rev)
+    return process is not None and process.returncode is None and psutil.pid_exists(process.pid)
 
 
 def watch(queue: LocalCeleryQueue, jobs: int) -> Iterator[tuple[str, str]]:
@@ -48,12 +55,12 @@ def watch(queue: LocalCeleryQueue, jobs: int) -> Iterator[tuple[str, str]]:
                 yield task
         for rev, (name, before) in known.items():
             # A task that has just ended can be missing for a moment.
-            missing = time.monotonic() - seen[rev] > PATIENCE
+            missing = time.monotonic() - seen[rev] > PATIENCE and not computes(queue, rev)
             task = now.get(rev, (name, LOST if missing else before))
             if task[1] != before and before in WAITING:
                 known[rev] = task
                 yield task
-        if queue.worker_status():
+        if queue.worker_status() or any(computes(queue, rev) for rev in known):
             alone_since = None
             continue
         alone_since = alone_since or time.monotonic()
