@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from src import classifier, params, provenance
-from src.common import dataset
+from src.common import dataset, device
 from src.common.allocator import keep_freed_memory
 from src.common.dataset import Dataset
 from src.common.processes import Processes
@@ -64,7 +64,7 @@ def on_noise(p: params.Params, shape: Shape, processes: Processes | None = None)
     size = (2_000, shape.channels, shape.image_size, shape.image_size)
     images = torch.randint(0, 256, size, dtype=torch.uint8, generator=random)
     labels = torch.randint(0, shape.classes, (len(images),), generator=random)
-    return Trainer(untrained(p, shape), images, labels, p.train, p.seed, "cpu", processes)
+    return Trainer(untrained(p, shape), images, labels, p.train, p.seed, device.best(), processes)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def trained_for(p: params.Params, data: Dataset) -> Trained:
 
 
 def _trainer(p: params.Params, data: Dataset) -> Trainer:
-    return Trainer(untrained(p, data), data.images, data.labels, p.train, p.seed, "cpu")
+    return Trainer(untrained(p, data), data.images, data.labels, p.train, p.seed, device.best())
 
 
 def seconds_per_step(trainer: Trainer) -> float:
