@@ -213,8 +213,8 @@ def how_to_draw(
         denoiser, header = open_model(models[name])
         if not denoiser.config.unet.classes:
             images = images | {"digits": None}
-        if evaluations := header.get("evaluations"):
-            return name, as_student(evaluations, images)
+        if header.get("evaluations"):
+            return name, as_student(header, images)
         first_method = settings.method if panel == "first" else "ddim"
         method = st.selectbox(
             "Sampler",
@@ -238,11 +238,12 @@ def how_to_draw(
     return name, request
 
 
-def as_student(evaluations: int, images: dict) -> Request:
+def as_student(about: dict, images: dict) -> Request:
     """The request for a student, whose sampler is fixed."""
+    evaluations = about["evaluations"]
     word = "evaluation" if evaluations == 1 else "evaluations"
     st.caption(f"A student: it draws in {evaluations} {word} of the network, without guidance.")
-    return Request.of(**vars(student_sampler(evaluations)), **images)
+    return Request.of(**vars(student_sampler(about)), **images)
 
 
 def which_model(panel: str, models: dict[str, Path]) -> str:

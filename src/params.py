@@ -243,6 +243,7 @@ class Bound(Section):
 class Distill(Section):
     students: Annotated[list[Count], Field(min_length=1, max_length=10)]
     steps: Count
+    adversarial_steps: Annotated[int, Field(ge=0)]
     lr: Positive
     seed: Seed
 

@@ -24,12 +24,11 @@ def main() -> None:
     arithmetic = [device.name(device.best()), teacher.precision]
     key = [*digests, train.model_dump(), p.distill.model_dump(), sampler, *arithmetic]
     checkpoint = Checkpoint("distill", key)
-    distiller = Distiller(
-        teacher, sampler, data, train, p.distill.students, p.distill.seed, checkpoint
-    )
+    students, adversarial, seed = p.distill.students, p.distill.adversarial_steps, p.distill.seed
+    distiller = Distiller(teacher, sampler, data, train, students, adversarial, seed, checkpoint)
     STUDENTS.mkdir(exist_ok=True)
-    for steps, student in distiller.run().items():
-        if steps <= KEPT:
-            about |= {"evaluations": steps, "teacher": digests[0]}
-            model_file.save(student, STUDENTS / f"student-{steps}.safetensors", about)
+    for student, found in distiller.run():
+        if (steps := found["evaluations"]) <= KEPT:
+            path = STUDENTS / f"student-{steps}.safetensors"
+            model_file.save(student, path, about | found | {"teacher": digests[0]})
     checkpoint.remove()

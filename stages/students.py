@@ -12,7 +12,7 @@ from tqdm import tqdm
 from src import drawing, model_file, params, plotting
 from src.common import artifact, dataset, reports
 from src.distillation.figure import quality_over_evaluations
-from src.distillation.students import open_students, student_sampler
+from src.distillation.students import open_students
 from src.measure.extractors import IMAGENET
 from src.measure.fid import ExtractorReference
 from src.measure.quality import Comparison
@@ -32,7 +32,7 @@ def main() -> None:
     digest, settings = artifact.digest(MODEL), p.sample
     sampler = drawing.fitted(settings.sampler, teacher)
     students = open_students(STUDENTS, digest, settings.precision)
-    drawers = [("student", student, student_sampler(n)) for n, student in students.items()]
+    drawers = [("student", student, its_sampler) for student, its_sampler in students]
     few = [replace(sampler, steps=steps) for steps in FEW_STEPS if steps < sampler.steps]
     drawers += [("teacher", teacher, one) for one in [*few, sampler]]
     counts = about["class_counts"] if teacher.conditional else []

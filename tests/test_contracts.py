@@ -248,7 +248,7 @@ def test_every_stage_is_described_and_runs_by_its_name():
 def test_every_stage_has_its_run_cache():
     """DVC turns it off for stages with uncached outputs other than metrics and plots.
 
-    `distill` has none: `dvc checkout` would miss its models.
+    `distill` has none: its models are in git.
     """
     for stage in STAGES.values():
         options = [

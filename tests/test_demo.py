@@ -10,7 +10,8 @@ from streamlit.testing.v1 import AppTest
 
 from src import model_file
 from src.demo import trajectory
-from src.distillation.students import student_of, student_sampler
+from src.diffusion import Sampler
+from src.distillation.students import student_of
 from tests.helpers import ROOT, denoiser
 from tools import demo
 
@@ -74,12 +75,12 @@ def test_a_student_draws_by_its_own_sampler(folder, computed):
     (folder / "students").mkdir()
     student = student_of(denoiser())
     path = folder / "students" / "student-2.safetensors"
-    model_file.save(student, path, ABOUT | {"evaluations": 2})
+    model_file.save(student, path, ABOUT | {"evaluations": 2, "eta": 1.0})
     page = start()
     page.selectbox(key="first_model").select("student-2").run()
     assert not page.exception and not page.error
     assert "it draws in 2 evaluations" in page.sidebar.caption[0].value
-    assert computed[-1][0] == student_sampler(2)
+    assert computed[-1][0] == Sampler("ddim", 2, "trailing", eta=1.0)
     assert "first_method" not in page.session_state
 
 

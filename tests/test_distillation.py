@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 import torch
 
-from src.common.dataset import Dataset
+from src.common.dataset import Dataset, to_float
 from src.common.errors import UserError
 from src.diffusion import Sampler, sample
+from src.distillation import adversarial
+from src.distillation.adversarial import AdversarialTrainer
 from src.distillation.distiller import Distiller, student_settings
 from src.distillation.figure import quality_over_evaluations
 from src.distillation.halving import CLEAN, Halving, Teacher, ddim_step, x0_of_step
@@ -107,6 +109,7 @@ def test_every_timestep_belongs_to_one_step_of_the_student(teacher):
 @pytest.fixture
 def distiller(teacher, params, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(adversarial, "HEAD_START", 1)
     random = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8, generator=random)
     labels = torch.arange(40) % 10
@@ -114,29 +117,30 @@ def distiller(teacher, params, tmp_path, monkeypatch):
     short = {"steps": 6, "batch_size": 12, "precision": "float32", "checkpoint_interval": 100}
     train = student_settings(params.train, params.distill).model_copy(update=short)
 
-    def make(students=(4, 2), **changes):
+    def make(students=(4, 2), more=3, **changes):
         fresh = replace(GUIDANCE, steps=3)
         checkpoint = Checkpoint("distill", ["test"])
         settings = train.model_copy(update=changes)
-        return Distiller(teacher, fresh, data, settings, list(students), 0, checkpoint)
+        return Distiller(teacher, fresh, data, settings, list(students), more, 0, checkpoint)
 
     return make
 
 
 def test_students_draw_without_guidance(distiller, teacher):
-    students = distiller().run()
-    assert list(students) == [4, 2]
-    for steps, student in students.items():
-        sampler = student_sampler(steps)
-        assert sampler.evaluations(student) == steps and student.guide is None
+    pairs = distiller([4, 2, 1]).run()
+    abouts = [{"evaluations": steps, "eta": eta} for steps, eta in ((4, 0.0), (2, 1.0), (1, 0.0))]
+    assert [about for _, about in pairs] == abouts
+    for student, about in pairs:
+        sampler = student_sampler(about)
+        assert sampler.evaluations(student) == about["evaluations"] and student.guide is None
         *_, last = sample(student, lambda: images()["eps"], sampler, images()["label"])
         assert last.x0.isfinite().all()
-    assert not torch.equal(flat(students[4]), flat(students[2]))
+    assert len({flat(student).sum().item() for student, _ in pairs}) == 3
     with pytest.raises(ValueError, match="guidance: expected 1.0"):
         next(sample(student, lambda: images()["eps"], GUIDANCE, images()["label"]))
 
 
-@pytest.mark.parametrize("stop", [2, 9])
+@pytest.mark.parametrize("stop", [2, 9, 14])
 def test_an_interrupted_distillation_ends_in_the_same_bits(distiller, monkeypatch, stop):
     undisturbed = distiller()
     whole = undisturbed.run()
@@ -165,8 +169,8 @@ def test_an_interrupted_distillation_ends_in_the_same_bits(distiller, monkeypatc
     assert exit.value.code == 128 + signal.SIGTERM and count == stop
     last = distiller()
     resumed = last.run()
-    for steps in whole:
-        assert torch.equal(flat(whole[steps]), flat(resumed[steps]))
+    for (a, about), (b, other) in zip(whole, resumed, strict=True):
+        assert torch.equal(flat(a), flat(b)) and about == other
     last.checkpoint.remove()
     assert not list(last.checkpoint.path.parent.iterdir())
 
@@ -181,8 +185,96 @@ def test_distillation_brings_the_student_nearer_to_its_teacher(teacher, distille
 
     target = drawn(teacher, replace(GUIDANCE, steps=2))
     untrained = (drawn(teacher, replace(GUIDANCE, steps=1)) - target).square().mean()
-    (student,) = distiller([1], steps=150, muon_lr=None, lr=3e-3).run().values()
-    assert (drawn(student, student_sampler(1)) - target).square().mean() < untrained / 2
+    ((student, about),) = distiller([1], steps=150, muon_lr=None, lr=3e-3).run()
+    assert (drawn(student, student_sampler(about)) - target).square().mean() < untrained / 2
+
+
+@pytest.fixture
+def shades():
+    """Images whose shade is their class."""
+    labels = torch.arange(40) % 10
+    pixels = (25 * labels).view(-1, 1, 1, 1).expand(-1, 1, 8, 8).to(torch.uint8).contiguous()
+    return Dataset("shades", "0" * 12, pixels, labels, pixels[:10], labels[:10])
+
+
+@pytest.fixture
+def adversary(teacher, shades, params, monkeypatch):
+    monkeypatch.setattr(adversarial, "HEAD_START", 2)
+    short = {"batch_size": 12, "precision": "float32", "warmup_steps": 2}
+
+    def make(steps: int, **changes) -> AdversarialTrainer:
+        train = student_settings(params.train, params.distill)
+        settings = train.model_copy(update=short | {"steps": steps} | changes)
+        return AdversarialTrainer(student_of(teacher), teacher, shades, settings, 0)
+
+    return make
+
+
+def test_the_discriminator_has_a_head_start(adversary):
+    trainer = adversary(3)
+    players = trainer.players.values()
+    states = [[flat(player).clone() for player in players]]
+    for _ in trainer.run():
+        states.append([flat(player).clone() for player in players])
+    moved = [
+        [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
+        for before, after in pairwise(states)
+    ]
+    assert moved == [[True, False], [True, False], [True, True]]
+
+
+def test_the_discriminator_sees_images_at_the_noise_of_the_second_step_and_above(adversary):
+    trainer = adversary(40)
+    t = torch.cat([batch["t"] for batch in (trainer._batch("student") for _ in range(1))])
+    for trainer.step in range(1, 40):
+        t = torch.cat([t, trainer._batch("student")["t"]])
+    second = trainer.game.end
+    assert second == trainer.averaged.schedule.sampling_timesteps(2, "trailing")[1]
+    assert int(t.min()) == second and 750 < int(t.max()) < 800
+    assert 0.4 < (t == second).float().mean() < 0.6
+
+
+def test_the_anchor_is_the_image_that_both_steps_drew_before(adversary):
+    game, batch = adversary(1).game, images()
+    batch |= {"z": batch["eps"], "eps_real": batch["eps"], "t": torch.full((6,), 600)}
+    predicted = torch.rand(6, 1, 8, 8)
+    *_, last = sample(
+        game.before, lambda: batch["z"], Sampler("ddim", 2, "trailing"), batch["label"]
+    )
+    expected = adversarial.ANCHOR * (predicted - last.x0).square().mean()
+    torch.testing.assert_close(game._anchor(batch, predicted), expected)
+    with torch.no_grad():
+        for weights in game.student.parameters():
+            weights.mul_(0.9)
+    s = torch.full((3,), game.end)
+    x_s = game.student.schedule.add_noise(game.student.encode(batch["x0"][:3]), batch["eps"][:3], s)
+    one, other = (
+        network.predict_x0(x_s, s, batch["label"][:3]) for network in (game.before, game.student)
+    )
+    expected = expected + adversarial.SECOND_ANCHOR * (one - other).square().mean()
+    torch.testing.assert_close(game._anchor(batch, predicted), expected)
+
+
+@pytest.mark.slow
+def test_adversarial_training_brings_the_first_step_nearer_to_the_images(
+    adversary, shades, monkeypatch
+):
+    monkeypatch.setattr(adversarial, "ANCHOR", 0.0)
+    monkeypatch.setattr(adversarial, "SECOND_ANCHOR", 0.0)
+    trainer = adversary(300, lr=2e-3, muon_lr=None)
+    z = torch.randn(40, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def error() -> float:
+        t = torch.full((40,), trainer.game.start)
+        x0 = trainer.averaged.predict_x0(z, t, shades.labels).clamp(-1.1, 1)
+        return float(
+            (x0.mean(dim=(1, 2, 3)) - to_float(shades.images).mean(dim=(1, 2, 3))).abs().mean()
+        )
+
+    before = error()
+    for _ in trainer.run():
+        pass
+    assert error() < 0.8 * before
 
 
 def test_more_steps_than_timesteps_are_refused_by_the_key(distiller):

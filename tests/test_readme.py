@@ -134,6 +134,18 @@ def test_numbers_over_seeds_in_the_table_of_metrics_are_those_in_the_metrics():
             assert float(cell) == round(METRICS[f"spread.{name}_{kind}"], decimals), (name, kind)
 
 
+def test_the_table_of_students_is_the_committed_one():
+    rows = re.findall(r"^\| (student|teacher) \| (.+) \|$", RESULTS, re.MULTILINE)
+    table = pd.read_csv(ROOT / "plots/students.csv")
+    columns = ["evaluations", "images_per_second", "fd_imagenet", "fd_digits", "accuracy", "broken"]
+    assert [model for model, _ in rows] == table["model"].tolist()
+    for (_, cells), values in zip(rows, table[columns].values.tolist(), strict=True):
+        for cell, value in zip(cells.split(" | "), values, strict=True):
+            plain = cell.replace(",", "").replace(" %", "")
+            decimals = len(plain.partition(".")[2])
+            assert float(plain) == round(value * (100 if "%" in cell else 1), decimals), cells
+
+
 def test_the_table_of_fidelity_is_the_committed_one():
     rows = re.findall(r"^\| (-?[\d.]+) \| (\d+) \| ([\d.]+) \|$", DOCS, re.MULTILINE)
     table = pd.read_csv(ROOT / "plots/fidelity_by_noise_level.csv")

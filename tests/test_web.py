@@ -11,13 +11,14 @@ from playwright.sync_api import sync_playwright
 from benchmarks.demo import CHROMIUM, FLAGS
 from src.common.dataset import to_pixels
 from src.common.errors import UserError
-from src.diffusion import sample
-from src.distillation.students import student_of, student_sampler
+from src.diffusion import Sampler, sample
+from src.distillation.students import student_of
 from tests.helpers import ROOT, denoiser
 from tools import web
 
 PATIENCE = 300_000  # milliseconds, so that a slow machine does not fail
 DRAW = "async ([digits, noise]) => [...await window.digits.draw(digits, noise)]"
+SAMPLER = Sampler("ddim", 2, "trailing", eta=1.0)
 SHOWN = "() => document.getElementById('state').textContent.match(/digits in/)"
 
 needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="wants npm in the path")
@@ -33,7 +34,7 @@ def page(student, tmp_path_factory):
     """The address of the page with this student."""
     path = tmp_path_factory.mktemp("web") / "digits.html"
     try:
-        text = web.page(student, 2, ROOT / ".scratch")
+        text = web.page(student, SAMPLER, ROOT / ".scratch")
     except UserError as error:
         if "could not download" not in str(error):
             raise
@@ -48,8 +49,8 @@ def page(student, tmp_path_factory):
 @pytest.mark.skipif(CHROMIUM is None, reason="wants a browser: chromium in the path")
 def test_the_page_draws_what_python_draws_and_fetches_nothing(page, student):
     labels = torch.tensor([2, 0, 2, 6, 9])
-    noise = torch.randn(5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    *_, last = sample(student, lambda: noise, student_sampler(2), labels)
+    noise = torch.randn(2, 5, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    *_, last = sample(student, iter(noise).__next__, SAMPLER, labels)
     expected = to_pixels(last.x0).flatten().int()
     fetched, troubles = [], []
     with sync_playwright() as playwright:
@@ -99,7 +100,7 @@ def test_the_model_of_the_page_is_small(params):
 
 def test_a_model_of_other_images_is_refused(tmp_path):
     with pytest.raises(UserError, match="grey digits of 28x28 pixels in 10 classes"):
-        web.page(denoiser(), 2, tmp_path)
+        web.page(denoiser(), SAMPLER, tmp_path)
 
 
 def test_a_missing_npm_and_a_damaged_package_are_named(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import base64
 import gzip
 import hashlib
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from src import model_file
 from src.common.errors import UserError
 from src.common.files import replacing
 from src.diffusion.denoiser import Denoiser
+from src.diffusion.samplers import Sampler
+from src.distillation.students import student_sampler
 
 MODEL = Path("students/student-2.safetensors")
 PAGE, TEMPLATE = Path("web/digits.html"), Path("tools/web.html")
@@ -70,14 +73,24 @@ def onnx_graph(denoiser: Denoiser) -> bytes:
     return model.SerializeToString()
 
 
-def settings(denoiser: Denoiser, evaluations: int) -> dict:
-    """Timestep, alpha and sigma of each step of DDIM, and alpha and sigma after it."""
+def settings(denoiser: Denoiser, sampler: Sampler) -> dict:
+    """What the page needs of each step of DDIM, from x_t to x_s (Song et al. 2021, eqs. 12, 16).
+
+    x_s = alpha_next x0 + direction (x_t - alpha x0) + fresh noise. The last step ends in x0.
+    """
     schedule = denoiser.schedule
-    timesteps = schedule.sampling_timesteps(evaluations, "trailing")
-    levels = [(float(schedule.alpha[t]), float(schedule.sigma[t])) for t in timesteps]
-    names = "t", "alpha", "sigma", "alpha_next", "sigma_next"
-    values = zip(timesteps, levels, [*levels[1:], (1.0, 0.0)], strict=True)
-    steps = [dict(zip(names, (t, *now, *after), strict=True)) for t, now, after in values]
+    timesteps = schedule.sampling_timesteps(sampler.steps, sampler.spacing)
+    alphas, sigmas = schedule.alpha[timesteps].tolist(), schedule.sigma[timesteps].tolist()
+    log_snrs = schedule.log_snr[timesteps].tolist()
+    steps = []
+    for i, t in enumerate(timesteps):
+        step = {"t": t, "alpha": alphas[i], "alpha_next": 1.0, "direction": 0.0, "fresh": 0.0}
+        if i + 1 < len(timesteps):
+            added = -math.expm1(log_snrs[i] - log_snrs[i + 1])
+            fresh = sampler.eta * sigmas[i + 1] * math.sqrt(added)
+            step["alpha_next"], step["fresh"] = alphas[i + 1], fresh
+            step["direction"] = math.sqrt(sigmas[i + 1] ** 2 - fresh**2) / sigmas[i]
+        steps.append(step)
     return {"steps": steps}
 
 
@@ -124,7 +137,7 @@ def packed(content: bytes) -> str:
     return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
 
-def page(denoiser: Denoiser, evaluations: int, folder: Path) -> str:
+def page(denoiser: Denoiser, sampler: Sampler, folder: Path) -> str:
     """The whole page. Raises UserError if the model does not fit it, and as `runtime` does."""
     unet = denoiser.config.unet
     shape = unet.image_channels, unet.image_size, unet.classes
@@ -137,8 +150,8 @@ def page(denoiser: Denoiser, evaluations: int, folder: Path) -> str:
     parameters = sum(weights.numel() for weights in denoiser.unet.parameters())
     blocks = {
         "PARAMETERS": f"{parameters:,}",
-        "EVALUATIONS": str(evaluations),
-        "SETTINGS": json.dumps(settings(denoiser, evaluations)),
+        "EVALUATIONS": str(sampler.steps),
+        "SETTINGS": json.dumps(settings(denoiser, sampler)),
         "RUNTIME": packed(javascript),
         "WASM": packed(wasm),
         "MODEL": packed(onnx_graph(denoiser)),
@@ -157,7 +170,7 @@ def main() -> None:
         denoiser, about = model_file.load(path)
         if not about.get("evaluations"):
             raise UserError(f"{path}: expected a student. `make student` makes them")
-        text = page(denoiser, about["evaluations"], Path(".scratch"))
+        text = page(denoiser, student_sampler(about), Path(".scratch"))
     except UserError as error:
         sys.exit(f"web: {error}")
     PAGE.parent.mkdir(exist_ok=True)

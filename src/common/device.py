@@ -50,8 +50,8 @@ def name(device: torch.device) -> str:
 def precision(wanted: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
     """Return `wanted`, or for "auto" bfloat16 where it is faster, else float32.
 
-    bfloat16 is faster on x86 CPUs with AMX or AVX-512 BF16 (AMD: Zen 4 and later). "auto" also
-    chooses it on NVIDIA GPUs from Ampere on, where its speed was not measured.
+    bfloat16 is faster on x86 CPUs with AMX or AVX-512 BF16 (AMD: Zen 4 and later), and on NVIDIA
+    GPUs from Ampere on, where large networks gain and the default one does not (H200).
     """
     if wanted != "auto":
         return wanted

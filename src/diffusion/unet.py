@@ -206,6 +206,21 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         config, blocks = self.config, self.config.res_blocks
         last = len(config.multipliers) - 1
+        h, skips, embedding = self.encode(x, t, label)
+        for i in range(last + 1):
+            for block in self.up[i * (blocks + 1) : (i + 1) * (blocks + 1)]:
+                h = block(torch.cat([h, skips.pop()], dim=1), embedding)
+            if i < last:
+                h = self.upsample[i](F.interpolate(h, scale_factor=2, mode="nearest"))
+
+        return F.pixel_shuffle(self.head(F.silu(normalised(h))), config.patch_size)
+
+    def encode(
+        self, x: Tensor, t: Tensor, label: Tensor | None
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """The way down: the coarsest feature map, the maps for the way up, and the embedding."""
+        config, blocks = self.config, self.config.res_blocks
+        last = len(config.multipliers) - 1
         embedding = self.time_embedding(sinusoidal_embedding(t, config.base_channels))
         if self.class_embedding is not None:
             if label is None:
@@ -223,13 +238,4 @@ class UNet(nn.Module):
             if i < last:
                 h = self.downsample[i](h)
                 skips.append(h)
-
-        h = self.middle(h, embedding)
-
-        for i in range(last + 1):
-            for block in self.up[i * (blocks + 1) : (i + 1) * (blocks + 1)]:
-                h = block(torch.cat([h, skips.pop()], dim=1), embedding)
-            if i < last:
-                h = self.upsample[i](F.interpolate(h, scale_factor=2, mode="nearest"))
-
-        return F.pixel_shuffle(self.head(F.silu(normalised(h))), config.patch_size)
+        return self.middle(h, embedding), skips, embedding

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from torch import Tensor
 from tqdm import tqdm
@@ -17,8 +18,16 @@ from ..params import Distill, Train
 from ..training import interruption
 from ..training.checkpoint import Checkpoint
 from ..training.trainer import Trainer
+from .adversarial import AdversarialTrainer
 from .halving import Halving, Teacher
-from .students import student_of, student_sampler
+from .students import student_of
+
+
+class Phase(NamedTuple):
+    """The training of a student: by halving the steps of the one before, or adversarial."""
+
+    steps: int
+    adversarial: bool
 
 
 def student_settings(train: Train, settings: Distill) -> Train:
@@ -35,11 +44,12 @@ def student_settings(train: Train, settings: Distill) -> Train:
 
 @dataclass
 class Distiller:
-    """`run` returns the students by their number of steps.
+    """`run` returns the students, each with what its file says about it.
 
-    `denoiser` is the trained model, `sampler` its guidance. A run that was stopped continues from
-    `checkpoint` and ends in the same bits. After SIGINT or SIGTERM, `run` saves and exits. Raises
-    UserError if the schedule has too few timesteps.
+    Each student is distilled from the one before. Then the one with two steps gets adversarial
+    training. `denoiser` is the trained model, `sampler` its guidance. A run that was stopped
+    continues from `checkpoint` and ends in the same bits. After SIGINT or SIGTERM, `run` saves and
+    exits. Raises UserError if the schedule has too few timesteps.
     """
 
     denoiser: Denoiser
@@ -47,6 +57,7 @@ class Distiller:
     data: Dataset
     train: Train  # of one student: see student_settings
     steps: list[int]  # of the students, each half of the one before
+    adversarial_steps: int  # of optimisation; 0: none
     seed: int
     checkpoint: Checkpoint
 
@@ -57,14 +68,17 @@ class Distiller:
                 f"distill.students: the first teacher takes {first} steps, but the schedule has "
                 f"only {timesteps} timesteps. Begin with fewer"
             )
-        self.finished: list[dict[str, Tensor]] = []  # weights of the students so far
-        self.trainer: Trainer | None = None
+        self.phases = [Phase(steps, adversarial=False) for steps in self.steps]
+        if self.adversarial_steps and 2 in self.steps:
+            self.phases.append(Phase(2, adversarial=True))
+        self.finished: list[dict[str, Tensor]] = []  # weights after each phase so far
+        self.trainer: Trainer | AdversarialTrainer | None = None
 
-    def run(self) -> dict[int, Denoiser]:
+    def run(self) -> list[tuple[Denoiser, dict]]:
         saved = self.checkpoint.load() or {"finished": [], "trainer": None}
         self.finished = saved["finished"]
         with interruption.noted() as interrupted:
-            while len(self.finished) < len(self.steps):
+            while len(self.finished) < len(self.phases):
                 self.trainer = self._next_trainer()
                 if saved["trainer"] is not None:
                     self.trainer.load_state_dict(saved["trainer"])
@@ -73,20 +87,28 @@ class Distiller:
                 self.finished.append(copy.deepcopy(self.trainer.averaged.unet.state_dict()))
                 self.trainer = None
                 self._save()
-        pairs = zip(self.steps, self.finished, strict=True)
-        return {steps: self._student(weights) for steps, weights in pairs}
+        last = dict(zip(self.phases, self.finished, strict=True))
+        students = {phase.steps: (phase, weights) for phase, weights in last.items()}
+        return [
+            (self._student(weights), {"evaluations": steps, "eta": float(phase.adversarial)})
+            for steps, (phase, weights) in students.items()
+        ]
 
     def _student(self, weights: dict[str, Tensor]) -> Denoiser:
         student = student_of(self.denoiser)
         student.unet.load_state_dict(weights)
         return student.eval()
 
-    def _next_trainer(self) -> Trainer:
+    def _next_trainer(self) -> Trainer | AdversarialTrainer:
         number = len(self.finished)
-        steps = self.steps[number]
+        steps, adversarial = self.phases[number]
+        if adversarial:
+            train = self.train.model_copy(update={"steps": self.adversarial_steps})
+            student = self._student(self.finished[self.steps.index(2)])
+            return AdversarialTrainer(student, self.denoiser, self.data, train, self.seed)
         if number:
             student = self._student(self.finished[-1])
-            teacher = Teacher(copy.deepcopy(student), student_sampler(2 * steps))
+            teacher = Teacher(copy.deepcopy(student), Sampler("ddim", 2 * steps, "trailing"))
         else:
             student = student_of(self.denoiser)
             guided = replace(self.sampler, method="ddim", steps=2 * steps, spacing="trailing")
@@ -104,8 +126,9 @@ class Distiller:
     def _train(self, interrupted: interruption.Interruption) -> None:
         trainer = self.trainer
         assert trainer is not None
-        name = f"{self.steps[len(self.finished)]} steps"
-        total = self.train.steps
+        steps, adversarial = self.phases[len(self.finished)]
+        name = f"{steps} steps" + ", adversarial" * adversarial
+        total = trainer.settings.steps
         bar = tqdm(trainer.run(), desc=name, unit="step", initial=trainer.step, total=total)
         for step in bar:
             bar.set_postfix({"loss": f"{step.loss:.5f}"}, refresh=False)

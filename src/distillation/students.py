@@ -11,22 +11,24 @@ from ..diffusion.samplers import Sampler
 from ..params import Precision
 
 
-def student_sampler(steps: int) -> Sampler:
-    """The sampler of a student that draws in `steps` evaluations."""
-    return Sampler("ddim", steps, "trailing")
+def student_sampler(about: dict) -> Sampler:
+    """The sampler of a student, whose file says this about it."""
+    return Sampler("ddim", about["evaluations"], "trailing", eta=about["eta"])
 
 
-def open_students(folder: Path, teacher: str, precision: Precision) -> dict[int, Denoiser]:
-    """The students in a folder, by their number of evaluations.
+def open_students(
+    folder: Path, teacher: str, precision: Precision
+) -> list[tuple[Denoiser, Sampler]]:
+    """The students in a folder, each with its sampler, by their number of evaluations.
 
     `teacher` is the digest of the trained model's file. Raises UserError if they are not its own.
     """
-    students = {}
+    students = []
     for path in folder.glob("student-*.safetensors"):
         student, about = model_file.open_model(path, precision)
         provenance.expect(f"{path}, its teacher", about.get("teacher"), teacher)
-        students[about["evaluations"]] = student
-    return dict(sorted(students.items()))
+        students.append((student, student_sampler(about)))
+    return sorted(students, key=lambda pair: pair[1].steps)
 
 
 def student_of(denoiser: Denoiser) -> Denoiser:

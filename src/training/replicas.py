@@ -37,7 +37,8 @@ class Replicas:
         if count > 1:
             self._pool = ThreadPool(count, torch.set_num_threads, (self.share,))
             torch.set_num_threads(self.threads)  # a part of the pool's setting holds for all
-        self._follow()  # the weights may have been loaded
+        for replica in self.models[1:]:  # the weights may have been loaded
+            replica.load_state_dict(self.models[0].state_dict())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,7 +59,7 @@ class Replicas:
         torch.set_num_threads(self.share)
         try:
             yield
-            self._follow()
+            self.follow()
         finally:
             torch.set_num_threads(self.threads)
 
@@ -90,7 +91,8 @@ class Replicas:
             replica.zero_grad(set_to_none=True)
 
     @torch.no_grad()
-    def _follow(self) -> None:
+    def follow(self) -> None:
+        """Give the copies the weights of the model, of those that are being trained."""
         for replica in self.models[1:]:
             torch._foreach_copy_(_trained(replica), _trained(self.models[0]))
 
