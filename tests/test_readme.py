@@ -216,6 +216,7 @@ def test_pictures_in_git_are_figures_and_generated_images_alone():
         "figures/reverse_process.png",
         "figures/samples_by_class.png",
         "figures/schedules.png",
+        "figures/students.png",
     ]
 
 
