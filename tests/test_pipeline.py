@@ -144,7 +144,8 @@ def test_images_are_in_the_strict_format(finished):
 
 
 def test_every_metrics_file_names_its_data(finished):
-    for path in (finished / "metrics").glob("*.json"):
+    paths = set((finished / "metrics").glob("*.json"))
+    for path in paths - {finished / "metrics/students.json"}:  # in git, from `make student`
         about = json.loads(path.read_text())
         assert about["dataset"] == "scikit-learn digits (8x8, not MNIST)"
         assert about["dataset_fingerprint"] == "f41e31dbdd31"
@@ -159,7 +160,8 @@ def test_metrics_say_how_they_were_obtained(finished):
 
 
 def test_all_figures_and_previews_are_there(finished):
-    assert {path.name for path in (finished / "figures").iterdir()} == {
+    drawn = {path.name for path in (finished / "figures").iterdir()}
+    assert drawn - {"students.png"} == {  # that is in git, from `make student`
         "reverse_process.png",
         "samples_by_class.png",
         "learning_curve.png",
