@@ -134,6 +134,14 @@ def test_numbers_over_seeds_in_the_table_of_metrics_are_those_in_the_metrics():
             assert float(cell) == round(METRICS[f"spread.{name}_{kind}"], decimals), (name, kind)
 
 
+def test_the_table_of_the_model_without_classes_is_the_committed_one():
+    result = json.loads((ROOT / "benchmarks/results/unlabelled.json").read_text())
+    (cells,) = re.findall(r"^\| without classes \| (.+) \|$", RESULTS, re.MULTILINE)
+    fid, quality = result["fid"], result["quality"]
+    values = f"{fid['fd_imagenet']:.2f}", f"{fid['fd_digits']:.2f}", f"{quality['broken']:.1%}"
+    assert cells.replace(" %", "%").split(" | ") == list(values)
+
+
 def test_the_table_of_students_is_the_committed_one():
     rows = re.findall(r"^\| (student|teacher) \| (.+) \|$", RESULTS, re.MULTILINE)
     table = pd.read_csv(ROOT / "plots/students.csv")
