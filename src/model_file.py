@@ -31,6 +31,7 @@ class About(BaseModel):
     class_counts: list[Annotated[int, Field(ge=0, le=10**12)]]  # training images; [] without labels
     class_names: list[Text] | None = None  # None: their numbers
     evaluations: Annotated[int, Field(ge=1, le=1000)] | None = None  # None: no student
+    eta: Annotated[float, Field(ge=0, le=1)] = 0.0  # of a student: fresh noise in its sampler
 
 
 def save(denoiser: Denoiser, path: str | Path, about: dict) -> None:

@@ -1,5 +1,6 @@
 """Students: the loss of progressive distillation against the samplers, and interrupted training."""
 
+import math
 import os
 import signal
 from dataclasses import replace
@@ -223,11 +224,22 @@ def test_the_discriminator_has_a_head_start(adversary):
     assert moved == [[True, False], [True, False], [True, True]]
 
 
+def test_a_model_without_classes_has_an_adversary_on_images_with_labels(shades, adversary):
+    """The labels of the data do not matter to it."""
+    model = denoiser("v", margin=0.1, classes=0)
+    settings = adversary(3).settings
+    trainer = AdversarialTrainer(student_of(model), model, shades, settings, 0)
+    before = flat(trainer.players["student"]).clone()
+    assert [math.isfinite(step.loss) for step in trainer.run()] == [True] * 3
+    assert not torch.equal(flat(trainer.players["student"]), before)
+
+
 def test_the_discriminator_sees_images_at_the_noise_of_the_second_step_and_above(adversary):
     trainer = adversary(40)
-    t = torch.cat([batch["t"] for batch in (trainer._batch("student") for _ in range(1))])
-    for trainer.step in range(1, 40):
-        t = torch.cat([t, trainer._batch("student")["t"]])
+    times = []
+    for trainer.step in range(40):
+        times.append(trainer._batch("student")["t"])
+    t = torch.cat(times)
     second = trainer.game.end
     assert second == trainer.averaged.schedule.sampling_timesteps(2, "trailing")[1]
     assert int(t.min()) == second and 750 < int(t.max()) < 800

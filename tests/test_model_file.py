@@ -239,3 +239,11 @@ def test_the_check_of_shapes_draws_no_weights(monkeypatch):
     artifact.check_fit(lambda: torch.nn.Embedding(3, 4), {"weight": torch.zeros(3, 4)})
     with pytest.raises(ValueError, match="weight: expected"):
         artifact.check_fit(lambda: torch.nn.Embedding(3, 4), {"weight": torch.zeros(3, 5)})
+
+
+@pytest.mark.parametrize("wrong", [{"eta": "much"}, {"eta": 2.0}, {"evaluations": 0}])
+def test_a_student_with_a_damaged_header_is_refused_by_the_key(tmp_path, wrong):
+    about = ABOUT | {"evaluations": 2, "eta": 1.0} | wrong
+    model_file.save(denoiser(), path := tmp_path / "student", about)
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        model_file.load(path)

@@ -174,7 +174,8 @@ class AdversarialTrainer:
         self.peaks = [one.param_groups[0]["lr"] for one in self.optimizers["student"]]
         classes = student.config.unet.classes
         picks = times(student, settings)
-        self.batches = Batches(data.images, data.labels, classes, settings, 0.0, picks, seed)
+        labels = data.labels if student.conditional else None
+        self.batches = Batches(data.images, labels, classes, settings, 0.0, picks, seed)
         self.step = 0
 
     def run(self) -> Iterator[Step]:
@@ -189,8 +190,7 @@ class AdversarialTrainer:
         """A step of the discriminator, then, after its head start, one of the student."""
         share, loss, norm = annealing(self.step, self.settings), 0.0, 0.0
         for player, network in self.players.items():
-            ahead = self.step < HEAD_START
-            if player == "student" and ahead:
+            if player == "student" and self.step < HEAD_START:
                 continue
             for game in self.replicas.models:
                 game.turn(player)

@@ -13,7 +13,7 @@ from ..params import Precision
 
 def student_sampler(about: dict) -> Sampler:
     """The sampler of a student, whose file says this about it."""
-    return Sampler("ddim", about["evaluations"], "trailing", eta=about["eta"])
+    return Sampler("ddim", about["evaluations"], "trailing", eta=about.get("eta", 0.0))
 
 
 def open_students(
