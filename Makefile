@@ -106,7 +106,7 @@ benchmark: install  ## compare with others, time, run ablations (hours; after ma
 	python -m benchmarks.switches
 	python -m benchmarks.arithmetic
 	python -m benchmarks.pipeline
-	python -m benchmarks.demo
+	python -m benchmarks.quick_start
 	python -m benchmarks.fid
 	python -m benchmarks.peers
 	python -m benchmarks.ablations

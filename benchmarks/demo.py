@@ -1,18 +1,10 @@
-"""`python -m benchmarks.demo [--rounds 5]`: seconds from opening the demo's page to its images.
-
-Each round starts a new server. The first page opens the model and draws a hundred digits. The next
-page draws them again. Needs models/model.safetensors and Chromium. Writes medians to
-benchmarks/results/demo.json.
-"""
+"""Serve the demo for a browser of the benchmarks and tests."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import time
@@ -21,12 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
-
-from src.common import reports
-from tools.machine import describe
-
-RESULT = Path("benchmarks/results/demo.json")
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -36,7 +22,6 @@ FLAGS = [
 ]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-IMAGE = '[data-testid="stImage"] img'
 
 
 @contextmanager
@@ -78,43 +63,3 @@ def answers(address: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def first_images(browser: Browser) -> tuple[float, float]:
-    """Seconds until the first visitor of a new server sees images, and until the second does."""
-    with serving() as address:
-        seconds = []
-        for _ in range(2):
-            page = browser.new_page()
-            started = time.perf_counter()
-            page.goto(address)
-            page.wait_for_selector(IMAGE, timeout=900_000)
-            seconds.append(time.perf_counter() - started)
-            page.close()
-    return seconds[0], seconds[1]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds, about = parser.parse_args().rounds, describe("streamlit", "playwright", "torch")
-    if not CHROMIUM:
-        print("demo: not timed, because PATH has no Chromium. Install chromium and run this again")
-        return
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        pairs = [first_images(browser) for _ in range(rounds)]
-        browser.close()
-    seconds = {
-        "rounds": rounds,
-        "first_visitor": round(statistics.median(first for first, _ in pairs), 2),
-        "next_visitor": round(statistics.median(later for _, later in pairs), 2),
-    }
-    reports.write_json(RESULT, {"seconds": seconds} | about)
-    print(json.dumps(seconds, indent=2))
-
-
-if __name__ == "__main__":
-    main()
