@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import peers
 from benchmarks.own import Judge, Shape, changed, mnist, on_noise, trained, untrained
-from benchmarks.peers import SEED_RECIPE
 from src import drawing, model_file, params
 from src.common import device, reports
 from src.training.trainer import Trainer
@@ -35,7 +35,7 @@ COMPARED, DRAWN, SCORED = 200, 2_000, 10_000  # images
 WARM, TIMED = 10, 50  # training steps
 REPEATED = 50  # training steps that are taken twice
 
-HOMEWORK = {"model": SEED_RECIPE["model"], "train": SEED_RECIPE["train"]}
+HOMEWORK = {section: peers.HOMEWORK[section] for section in ("model", "train")}
 WIDE = {"model": {"base_channels": 128, "time_width": 512}}
 SIZES: dict[str, dict] = {"default": {}, "four times as wide": WIDE, "homework": HOMEWORK}
 # Size, precision, images in a batch, how torch.compile compiles the network.

@@ -1,12 +1,13 @@
 """Compare ours with other implementations after equal training times.
 
-    python -m benchmarks.peers [--minutes 5 15 30] [--draw-minutes 1] [--only NAME ...] [--table]
+    python -m benchmarks.peers [--minutes 5 15] [--draw-minutes 0.5] [--only NAME ...] [--table]
 
 All run on the same machine, one process after another, with the same MNIST training images and the
 same minutes:
 
 ours           The settings of params.yaml, with as many steps as fit.
-seed recipe    The network and sampler of a homework (base 128, multipliers 1-2-4, epsilon, linear,
+homework recipe
+               The network and sampler of a homework (base 128, multipliers 1-2-4, epsilon, linear,
                Adam 2e-4, 50 steps of DDIM), trained by our trainer. It has batches of 128 and 120
                epochs, and the learning rate falls to zero. It averages weights as ours does, not
                with a decay of 0.995. It uses bfloat16 on processors that are faster in it.
@@ -18,8 +19,9 @@ denoising-diffusion-pytorch
 The last two compute in float32, their default. They get images of 32x32, which is MNIST with a
 margin, because their networks halve the side three or five times. They use one channel and no
 flips. All else is their default. They are made for hours on a GPU: the results show what two cores
-can do, not what these projects can do. Ours and the seed recipe keep freed memory, as our stages
-do. Our learning rate falls to zero at the end, so each number of minutes needs its own training.
+can do, not what these projects can do. Ours and the homework recipe keep freed memory, as our
+stages do. Our learning rate falls to zero at the end, so each number of minutes needs its own
+training.
 The others are trained once and evaluated at each mark.
 
 After each mark, each peer draws for `--draw-minutes`, at most 10,000 images. Precision is valid for
@@ -72,7 +74,7 @@ LARGEST_BATCH = 512
 ENOUGH = 512  # least number of images for a distance
 SHOWN = 8  # images in the picture
 
-SEED_RECIPE = {
+HOMEWORK = {
     "schedule": "linear",
     "model": {
         "patch_size": 1,
@@ -158,9 +160,9 @@ def ours(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
         yield Peer(run.images, run.seconds, own_draws(p, run.model, data))
 
 
-def seed_recipe(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
-    train = SEED_RECIPE["train"] | {"steps": 120 * len(data.images) // 128}
-    p = changed(params.load(), SEED_RECIPE | {"train": train})
+def homework_recipe(data: dataset.Dataset, marks: list[float]) -> Iterator[Peer]:
+    train = HOMEWORK["train"] | {"steps": 120 * len(data.images) // 128}
+    p = changed(params.load(), HOMEWORK | {"train": train})
     keep_freed_memory()
     trainer = Trainer(untrained(p, data), data.images, data.labels, p.train, p.seed, "cpu")
     steps, elapsed = trainer.run(), 0.0
@@ -296,7 +298,7 @@ def denoising_diffusion_pytorch(data: dataset.Dataset, marks: list[float]) -> It
 
 PEERS = {
     "ours": ours,
-    "seed recipe": seed_recipe,
+    "homework recipe": homework_recipe,
     "diffusers": diffusers,
     "denoising-diffusion-pytorch": denoising_diffusion_pytorch,
 }
@@ -446,8 +448,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, nargs="+", default=[5, 15, 30])
-    parser.add_argument("--draw-minutes", type=float, default=1)
+    parser.add_argument("--minutes", type=float, nargs="+", default=[5, 15])
+    parser.add_argument("--draw-minutes", type=float, default=0.5)
     parser.add_argument("--only", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
     parser.add_argument(
