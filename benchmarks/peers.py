@@ -1,6 +1,6 @@
 """Compare ours with other implementations after equal training times.
 
-    python -m benchmarks.peers [--minutes 5 15] [--draw-minutes 0.5] [--only NAME ...] [--table]
+    python -m benchmarks.peers [--minutes 5 15] [--draw-minutes 0.5] [--only NAME ...]
 
 All run on the same machine, one process after another, with the same MNIST training images and the
 same minutes:
@@ -32,7 +32,8 @@ benchmark.
 
 Needs arrays/, models/classifier.safetensors and reference/ of a run on MNIST. After each row it
 writes benchmarks/results/peers.json and docs/pictures/peers.png (the first digits of each peer),
-with the results of this call only. --table prints the committed result, as in docs/results.md.
+with the results of this call only. --keep FOLDER also writes all digits as PNGs, for `make score`.
+--table prints the committed result, as in docs/results.md.
 """
 
 from __future__ import annotations
@@ -327,8 +328,13 @@ def drawn(draw: Draw, seconds: float) -> tuple[Tensor, float, int]:
     return torch.cat(batches), sum(full) / (largest * len(full)), largest
 
 
-def measured(peer: str, minutes: list[float], draw_minutes: float) -> Iterator[dict]:
-    """Train the peer. Yields a row for each of its samplers after each mark."""
+def measured(
+    peer: str, minutes: list[float], draw_minutes: float, keep: Path | None
+) -> Iterator[dict]:
+    """Train the peer. Yields a row for each of its samplers after each mark.
+
+    Writes its digits into a folder in `keep`.
+    """
     data = mnist()
     instrument, _ = classifier.load("models/classifier.safetensors")
     reference = frechet.load("reference/digits.npz", classifier.FEATURES)
@@ -345,6 +351,10 @@ def measured(peer: str, minutes: list[float], draw_minutes: float) -> Iterator[d
     for mark, state in zip(minutes, PEERS[peer](data, marks), strict=True):
         for name, draw in state.draws.items():
             pixels, seconds, batch = drawn(draw, 60 * draw_minutes)
+            if keep:
+                folder = keep / f"{peer}, {name}, {mark:g} minutes"
+                folder.mkdir(parents=True)
+                images.write(folder, 1, pixels)
             features, enough = classifier.features(instrument, pixels), len(pixels) >= ENOUGH
             as_many_real = heldout[: len(pixels)]
             yield {
@@ -430,6 +440,8 @@ def compare(arguments: argparse.Namespace) -> None:
     result |= describe("torch", "diffusers", "denoising-diffusion-pytorch")
     marks = ["--minutes", *map(str, arguments.minutes)]
     marks += ["--draw-minutes", str(arguments.draw_minutes)]
+    if arguments.keep:
+        marks += ["--keep", str(arguments.keep)]
     for peer in arguments.only:
         command = [sys.executable, "-m", "benchmarks.peers", "--one", peer, *marks]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -451,6 +463,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, nargs="+", default=[5, 15])
     parser.add_argument("--draw-minutes", type=float, default=0.5)
     parser.add_argument("--only", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--keep", type=Path, metavar="FOLDER")
     parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
     parser.add_argument(
         "--table", action="store_true", help="print the committed result, as in docs/results.md"
@@ -461,7 +474,8 @@ def main() -> None:
         return
     arguments.minutes.sort()
     if arguments.one:
-        for row in measured(arguments.one, arguments.minutes, arguments.draw_minutes):
+        settings = arguments.minutes, arguments.draw_minutes, arguments.keep
+        for row in measured(arguments.one, *settings):
             print("\n" + json.dumps(row), flush=True)
         return
     compare(arguments)

@@ -1,0 +1,101 @@
+"""`python -m benchmarks.minutes`: how good is a training of so many minutes?
+
+It runs no training. It reads the committed run, and the experiments that these commands make:
+
+    dvc exp run --queue -S train.steps=400,800,1500,3000,6000 fid quality
+    make queue
+
+Each is a whole training: its learning rate falls to zero. The minutes follow from the speed in
+benchmarks/results/processors.json. Writes benchmarks/results/minutes.json and
+docs/pictures/minutes.png. `--table` prints the committed result, as in docs/results.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from matplotlib import pyplot as plt
+from matplotlib.ticker import NullFormatter
+
+from benchmarks.schedules import METRICS, PERCENT, at
+from src.common import reports
+from src.plotting import BLUE, COLUMN, ORANGE, save
+from src.show.commits import Commit, experiment_refs
+from tools.compare import group, parse
+from tools.machine import describe
+
+RESULT, SPEED = Path("benchmarks/results/minutes.json"), Path("benchmarks/results/processors.json")
+PICTURE = Path("docs/pictures/minutes.png")
+STEPS = (400, 800, 1500, 3000, 6000)
+
+
+def measured() -> list[dict]:
+    """The metrics of each training, the shortest first."""
+    commits = [Commit(ref) for ref in experiment_refs()]
+    committed = Commit("HEAD")
+    schedule, full = (committed.parameters["schedule"], committed.parameters["train"])
+    rows = []
+    for steps in STEPS:
+        name = f"schedule={schedule} train.steps={steps} seed=0"
+        one = group(name, parse(name), commits)
+        rows.append({"steps": steps} | {metric: one.values(metric)[0] for metric in METRICS})
+    rows.append({"steps": full["steps"]} | {metric: at(committed, metric) for metric in METRICS})
+    speeds = json.loads(SPEED.read_text())["rows"]
+    for row in rows:
+        row["minutes"] = [
+            row["steps"] * full["batch_size"] / speed["training_images_per_second"] / 60
+            for speed in speeds
+        ]
+    return rows
+
+
+def markdown(result: dict) -> str:
+    """The table in docs/results.md."""
+    head = ["steps", "minutes with AMX", "minutes with AVX2"]
+    lines = [[*head, *(f"`{metric.partition('.')[2]}`" for metric in METRICS)]]
+    lines.append(["---"] * len(lines[0]))
+    for row in result["rows"]:
+        scores = [
+            f"{100 * row[metric]:.1f} %" if metric in PERCENT else f"{row[metric]:.1f}"
+            for metric in METRICS
+        ]
+        minutes = [f"{value:.1f}" for value in row["minutes"]]
+        lines.append([f"{row['steps']:,}", *minutes, *scores])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def draw(rows: list[dict], real: float) -> None:
+    """fd_imagenet over the minutes of both kinds of processors."""
+    figure, axis = plt.subplots(figsize=(COLUMN, 2.4))
+    values = [row["fid.fd_imagenet"] for row in rows]
+    for i, (name, colour) in enumerate((("bfloat16 with AMX", BLUE), ("AVX2 alone", ORANGE))):
+        minutes = [row["minutes"][i] for row in rows]
+        axis.loglog(minutes, values, "o-", color=colour, label=name, markersize=4)
+    axis.axhline(real, color="0.5", linestyle="--", label="real test digits")
+    ticks = (1, 2, 5, 10, 20, 50)
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    heights = (4, 10, 20, 50, 100)
+    axis.set_yticks(heights, [str(height) for height in heights])
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_minor_formatter(NullFormatter())
+    axis.set(xlabel="minutes of training on two cores", ylabel="fd_imagenet")
+    axis.legend(fontsize=7)
+    save(figure, PICTURE, 200)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--table", action="store_true", help="print the committed result")
+    if not parser.parse_args().table:
+        reports.write_json(RESULT, {"rows": measured()} | describe("torch"))
+        real = json.loads(Path("metrics/fid.json").read_text())["fd_imagenet_floor_heldout"]
+        draw(json.loads(RESULT.read_text())["rows"], real)
+    print(markdown(json.loads(RESULT.read_text())))
+
+
+if __name__ == "__main__":
+    main()
