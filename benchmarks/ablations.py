@@ -24,6 +24,7 @@ from pathlib import Path
 from scipy.stats import ttest_rel
 
 from benchmarks.own import Judge, changed, mnist, trained
+from benchmarks.tables import table
 from src import drawing, params
 from src.common import reports
 from src.common.dataset import Dataset
@@ -81,7 +82,7 @@ def paired_t(rows: list[dict], defaults: dict[int, dict], name: str) -> float:
 def markdown(results: dict) -> str:
     """The table in docs/results.md."""
     head = ["variant", "images seen", *(cell for name in TESTED for cell in (f"`{name}`", "t"))]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for row in results["variants"]:
         name = row["variant"]
         line = [f"**{name}**" if name == DEFAULT else name, f"{row['images_seen']:,.0f}"]
@@ -89,7 +90,7 @@ def markdown(results: dict) -> str:
             t = row.get("t", {}).get(metric)
             line += [_cell(row, metric), "" if t is None else f"{t:+.1f}"]
         lines.append(line)
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return table(head, lines)
 
 
 def _cell(row: dict, metric: str) -> str:

@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 from benchmarks.own import Judge, changed, mnist, trained_for
+from benchmarks.tables import table
 from src import drawing, params
 from src.common import reports
 from src.diffusion.denoiser import Denoiser
@@ -53,7 +54,7 @@ def fitting(name: str, settings: params.Sweep, model: Denoiser) -> Sampler:
 
 def markdown(result: dict) -> str:
     """The table in docs/results.md: a row per variant, a column per sampler."""
-    lines = [["", *(f"`{name}`" for name in SAMPLERS)], ["---"] * (1 + len(SAMPLERS))]
+    lines = []
     cells = {(row["variant"], row["sampler"]): row for row in result["rows"]}
     for variant in VARIANTS:
         if (variant, SAMPLERS[0]) in cells:
@@ -62,7 +63,7 @@ def markdown(result: dict) -> str:
                 f"{r['fd_imagenet']:.0f}; {r['fd_digits']:.1f}; {r['broken']:.1%}" for r in rows
             )
             lines.append([variant, *(text.replace("%", " %") for text in texts)])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return table(["", *(f"`{name}`" for name in SAMPLERS)], lines)
 
 
 def main() -> None:

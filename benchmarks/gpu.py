@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import peers
 from benchmarks.own import Judge, Shape, changed, mnist, on_noise, trained, untrained
+from benchmarks.tables import table
 from src import drawing, model_file, params
 from src.common import device, reports
 from src.training.trainer import Trainer
@@ -192,27 +193,22 @@ def quality(size: str, seconds: float) -> dict:
 
 def markdown(result: dict) -> str:
     """The table of training speeds in docs/results.md."""
-    lines = [
+    head = ["network", "parameters", "precision", "images in a batch", "torch.compile"]
+    head += ["images per second", "share of the ceiling", "memory, MiB"]
+    rows = [
         [
-            *("network", "parameters", "precision", "images in a batch", "torch.compile"),
-            *("images per second", "share of the ceiling", "memory, MiB"),
-        ],
-        ["---"] * 8,
+            row["size"],
+            f"{row['parameters'] / 1e6:.1f} million",
+            row["precision"],
+            str(row["batch"]),
+            "yes" if row["compiled"] else "",
+            f"{row['images_per_second']:,.0f}",
+            f"{100 * row['share_of_ceiling']:.1f} %",
+            f"{row['peak_memory_mib']:,.0f}",
+        ]
+        for row in result["training"]
     ]
-    for row in result["training"]:
-        lines.append(
-            [
-                row["size"],
-                f"{row['parameters'] / 1e6:.1f} million",
-                row["precision"],
-                str(row["batch"]),
-                "yes" if row["compiled"] else "",
-                f"{row['images_per_second']:,.0f}",
-                f"{100 * row['share_of_ceiling']:.1f} %",
-                f"{row['peak_memory_mib']:,.0f}",
-            ]
-        )
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return table(head, rows)
 
 
 def main() -> None:

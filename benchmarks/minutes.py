@@ -20,6 +20,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import NullFormatter
 
 from benchmarks.schedules import METRICS, PERCENT, at
+from benchmarks.tables import table
 from src.common import reports
 from src.plotting import BLUE, COLUMN, ORANGE, save
 from src.show.commits import Commit, experiment_refs
@@ -54,8 +55,8 @@ def measured() -> list[dict]:
 def markdown(result: dict) -> str:
     """The table in docs/results.md."""
     head = ["steps", "minutes with AMX", "minutes with AVX2"]
-    lines = [[*head, *(f"`{metric.partition('.')[2]}`" for metric in METRICS)]]
-    lines.append(["---"] * len(lines[0]))
+    head += [f"`{metric.partition('.')[2]}`" for metric in METRICS]
+    lines = []
     for row in result["rows"]:
         scores = [
             f"{100 * row[metric]:.1f} %" if metric in PERCENT else f"{row[metric]:.1f}"
@@ -63,7 +64,7 @@ def markdown(result: dict) -> str:
         ]
         minutes = [f"{value:.1f}" for value in row["minutes"]]
         lines.append([f"{row['steps']:,}", *minutes, *scores])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return table(head, lines)
 
 
 def draw(rows: list[dict], real: float) -> None:

@@ -57,6 +57,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.own import changed, mnist, trained, untrained
+from benchmarks.tables import table
 from src import classifier, drawing, images, params, provenance
 from src.common import dataset, reports, torchvision_remedy  # noqa: F401 (before diffusers)
 from src.common.allocator import keep_freed_memory
@@ -411,7 +412,8 @@ def markdown(result: dict) -> str:
     """The table in docs/results.md: a line per sampler. Its rates are medians over the marks."""
     minutes = result["minutes"]
     head = ["", "sampler", "training, images/s", "10,000 images take", "peak memory"]
-    lines = [[*head, *(f"{mark:g} min" for mark in minutes)], ["---"] * (5 + len(minutes))]
+    head += [f"{mark:g} min" for mark in minutes]
+    lines = []
     for peer, sampler in dict.fromkeys((row["peer"], row["sampler"]) for row in result["rows"]):
         rows = [row for row in result["rows"] if (row["peer"], row["sampler"]) == (peer, sampler)]
         rate = statistics.median(row["train_images_per_second"] for row in rows)
@@ -428,7 +430,7 @@ def markdown(result: dict) -> str:
                 *(cells.get(mark, "") for mark in minutes),
             ]
         )
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return table(head, lines)
 
 
 def compare(arguments: argparse.Namespace) -> None:

@@ -29,6 +29,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.demo import CHROMIUM, FLAGS, serving
 from benchmarks.own import AVX2
+from benchmarks.tables import table
 from src.common import reports
 from tools.machine import describe
 from tools.soak import run
@@ -115,14 +116,14 @@ def measure(command: str, precision: str) -> dict[str, float]:
 def markdown(result: dict) -> str:
     """The table in docs/results.md."""
     head = ["command", "precision", "time", "memory", "disk", *(f"`{name}`" for name in METRICS)]
-    lines = [head, ["---"] * len(head)]
+    lines = []
     for row in result["rows"]:
         scores = [f"{row[name]:.1f}" if name in row else "" for name in METRICS[:2]]
         scores += [f"{100 * row[name]:.1f} %" if name in row else "" for name in METRICS[2:]]
         costs = [lasting(row["seconds"]), f"{row['memory_mib']:,.0f} MiB"]
         costs.append(f"{row['disk_mb']:.0f} MB")
         lines.append([f"`{row['command']}`", row["precision"], *costs, *scores])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return table(head, lines)
 
 
 def lasting(seconds: float) -> str:

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.own import SA_SOLVER, Judge, mnist
+from benchmarks.tables import table
 from src import drawing, model_file
 from src.common import artifact, reports
 from src.common.allocator import keep_freed_memory
@@ -44,15 +45,17 @@ MEASURED = ("fd_imagenet", "fd_digits", "accuracy", "broken", "grey_0", "evaluat
 
 def markdown(result: dict) -> str:
     """The table in docs/results.md."""
-    lines = ["| sampler | evaluations | `fd_imagenet` | `fd_digits` | `accuracy` | `broken` |\n"]
-    lines.append(f"|{' --- |' * 6}\n")
-    for line in result["summary"]:
-        shares = " | ".join(f"{100 * line[key]:.1f} %" for key in ("accuracy", "broken"))
-        lines.append(
-            f"| {line['setting']} | {line['evaluations']:.0f} | {line['fd_imagenet']:.1f} | "
-            f"{line['fd_digits']:.1f} | {shares} |\n"
-        )
-    return "".join(lines)
+    head = ["sampler", "evaluations", "`fd_imagenet`", "`fd_digits`", "`accuracy`", "`broken`"]
+    rows = [
+        [
+            line["setting"],
+            f"{line['evaluations']:.0f}",
+            *(f"{line[key]:.1f}" for key in ("fd_imagenet", "fd_digits")),
+            *(f"{100 * line[key]:.1f} %" for key in ("accuracy", "broken")),
+        ]
+        for line in result["summary"]
+    ]
+    return table(head, rows)
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ import json
 import statistics
 from pathlib import Path
 
+from benchmarks.tables import table
 from src.common import reports
 from src.show.commits import Commit, experiment_refs
 from tools.compare import check_comparable, conclusion, group, parse
@@ -76,21 +77,21 @@ def measured() -> dict:
 
 def full_markdown(result: dict) -> str:
     """The table in docs/results.md of the trainings at full length."""
-    lines = [["schedule", *(f"`{metric.partition('.')[2]}`" for metric in METRICS)]]
-    lines.append(["---"] * len(lines[0]))
+    head = ["schedule", *(f"`{metric.partition('.')[2]}`" for metric in METRICS)]
+    lines = []
     for schedule, values in result["at_full_length"].items():
         texts = [
             f"{100 * values[metric]:.2f} %" if metric in PERCENT else f"{values[metric]:.2f}"
             for metric in METRICS
         ]
         lines.append([schedule, *texts])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return table(head, lines)
 
 
 def markdown(result: dict) -> str:
     """The table in docs/results.md, and a list of the conclusions."""
-    head = [f"`{metric.partition('.')[2]}`" for metric in METRICS]
-    lines = [["schedule", *head], ["---"] * (1 + len(METRICS))]
+    head = ["schedule", *(f"`{metric.partition('.')[2]}`" for metric in METRICS)]
+    lines = []
     for schedule, by_metric in result["values"].items():
         cells = [schedule]
         for metric in METRICS:
@@ -101,13 +102,12 @@ def markdown(result: dict) -> str:
             else:
                 cells.append(f"{mean:.1f} +- {deviation:.1f}")
         lines.append(cells)
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     clear = "".join(
         f"- {pair.partition(': ')[2].partition('.')[2]}: {text}.\n"
         for pair, text in result["conclusions"].items()
         if "cannot be told apart" not in text
     )
-    return f"{table}\n{clear}- These seeds show no other difference.\n"
+    return f"{table(head, lines)}\n{clear}- These seeds show no other difference.\n"
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.tables import table
 from src import classifier
 from src.common import dataset, reports
 from src.common.dataset import Dataset, rows
@@ -169,16 +170,16 @@ def noticed(results: dict[str, dict[str, float]], spoilt: str) -> list[str]:
 
 def markdown(result: dict) -> str:
     """The table in docs/metrics.md. Values that a metric notices are bold."""
-    values, table = result["values"], result["noticed"]
-    lines = [["metric", "unspoilt", *SPOILT], ["---"] * (len(SPOILT) + 2)]
+    values, noticed = result["values"], result["noticed"]
+    rows = []
     for name, real in values["real"].items():
         cells = [f"{values[spoilt][name]:.3g}" for spoilt in SPOILT]
         marked = [
-            f"**{cell}**" if name in table[spoilt] else cell
+            f"**{cell}**" if name in noticed[spoilt] else cell
             for spoilt, cell in zip(SPOILT, cells, strict=True)
         ]
-        lines.append([f"`{name}`", f"{real:.3g} +- {values['sd'][name]:.2g}", *marked])
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+        rows.append([f"`{name}`", f"{real:.3g} +- {values['sd'][name]:.2g}", *marked])
+    return table(["metric", "unspoilt", *SPOILT], rows)
 
 
 def main() -> None:
