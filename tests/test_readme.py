@@ -220,7 +220,10 @@ def test_pictures_in_git_are_figures_and_generated_images_alone():
     tracked = run("git", "ls-files", cwd=ROOT).stdout.splitlines()
     suffixes = (".png", ".gz", ".zip", ".npy", ".jpg", ".gif")
     assert sorted(path for path in tracked if path.endswith(suffixes)) == [
-        *(f"docs/pictures/{name}.png" for name in ("convergence", "demo", "peers", "photographs")),
+        *(
+            f"docs/pictures/{name}.png"
+            for name in ("convergence", "demo", "minutes", "peers", "photographs")
+        ),
         "figures/fidelity_by_noise_level.png",
         "figures/learning_curve.png",
         "figures/loss_by_noise_level.png",
