@@ -114,7 +114,6 @@ benchmark: install  ## compare with others, time, run ablations (hours; after ma
 	python -m benchmarks.yardstick
 	python -m benchmarks.convergence
 	python -m benchmarks.formulations
-	python -m benchmarks.levers
 	python -m benchmarks.sampling
 	python -m benchmarks.replicas
 	python -m benchmarks.processors

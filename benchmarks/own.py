@@ -19,7 +19,6 @@ from src.common.allocator import keep_freed_memory
 from src.common.dataset import Dataset
 from src.common.processes import Processes
 from src.diffusion.denoiser import Denoiser
-from src.diffusion.samplers import Sampler
 from src.diffusion.schedule import ScheduleConfig
 from src.measure import frechet, greys, scores, strokes
 from src.measure.extractors import IMAGENET, LoadedExtractor
@@ -29,17 +28,6 @@ from stages.inputs import measuring
 
 # Environment of a process that computes as on a processor with AVX2 alone.
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
-# Costs 16 evaluations an image.
-SA_SOLVER = Sampler(
-    "sa-solver",
-    13,
-    "logsnr",
-    eta=1.0,
-    guidance=1.8,
-    guidance_interval=(-1.7, -0.7),
-    autoguidance=1.8,
-    autoguidance_interval=(-1.7, 0.1),
-)
 TIMED, LONG = 20, 30.0  # stop timing after this many steps or seconds
 
 
