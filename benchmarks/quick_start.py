@@ -115,14 +115,17 @@ def measure(command: str, precision: str) -> dict[str, float]:
 
 def markdown(result: dict) -> str:
     """The table in docs/results.md."""
-    head = ["command", "precision", "time", "memory", "disk", *(f"`{name}`" for name in METRICS)]
+    head = ["command", "precision", "time", "memory", "disk"]
+    head += [f"`{name.partition('.')[2]}`" for name in METRICS]
+    prefers = "bfloat16" if result["machine"]["bfloat16"] else "float32"
+    words = {"auto": prefers, "float32": "float32 with AVX2 alone"}
     lines = []
     for row in result["rows"]:
         scores = [f"{row[name]:.1f}" if name in row else "" for name in METRICS[:2]]
         scores += [f"{100 * row[name]:.1f} %" if name in row else "" for name in METRICS[2:]]
         costs = [lasting(row["seconds"]), f"{row['memory_mib']:,.0f} MiB"]
         costs.append(f"{row['disk_mb']:.0f} MB")
-        lines.append([f"`{row['command']}`", row["precision"], *costs, *scores])
+        lines.append([f"`{row['command']}`", words[row["precision"]], *costs, *scores])
     return table(head, lines)
 
 

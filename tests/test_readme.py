@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks import peers, spoilt
+from benchmarks import peers, quick_start, spoilt
 from stages.__main__ import NAMES
 from tests.helpers import ROOT, clone_into, run
 
@@ -101,6 +101,21 @@ def test_times_of_stages_are_those_of_the_committed_run():
     assert times == [*map(lasting, seconds), lasting(sum(seconds))]
     peaks = [peak.strip() for peak in rows["peak memory, MiB"][:-1]]
     assert peaks == [str(records[stage]["peak_mib"]) for stage in stages]
+
+
+def test_the_costs_of_the_quick_start_were_measured():
+    result = json.loads((ROOT / quick_start.RESULT).read_text())
+    costs = {(row["command"], row["precision"]): row for row in result["rows"]}
+    for command in (quick_start.DEMO, quick_start.DIGITS, quick_start.QUICK):
+        fast, slow = costs[command, "auto"], costs[command, "float32"]
+        (row,) = re.findall(rf"^\| `{command}` \| .+$", README, re.MULTILINE)
+        assert [cell.strip() for cell in row.split("|")[3:-1]] == [
+            quick_start.lasting(fast["seconds"]),
+            quick_start.lasting(slow["seconds"]),
+            f"{fast['memory_mib'] * 2**20 / 1e9:.1f} GB",
+            f"{fast['disk_mb']:.0f} MB",
+        ]
+    assert quick_start.markdown(result) in RESULTS
 
 
 def test_numbers_in_the_table_of_metrics_are_those_in_the_metrics():
