@@ -19,8 +19,8 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.ticker import NullFormatter
 
-from benchmarks.schedules import METRICS, PERCENT, at
-from benchmarks.tables import table
+from benchmarks.schedules import at
+from benchmarks.tables import HEADINGS, METRICS, score, table
 from src.common import reports
 from src.plotting import BLUE, COLUMN, ORANGE, save
 from src.show.commits import Commit, experiment_refs
@@ -36,7 +36,7 @@ def measured() -> list[dict]:
     """The metrics of each training, the shortest first."""
     commits = [Commit(ref) for ref in experiment_refs()]
     committed = Commit("HEAD")
-    schedule, full = (committed.parameters["schedule"], committed.parameters["train"])
+    schedule, full = committed.parameters["schedule"], committed.parameters["train"]
     rows = []
     for steps in STEPS:
         name = f"schedule={schedule} train.steps={steps} seed=0"
@@ -54,15 +54,11 @@ def measured() -> list[dict]:
 
 def markdown(result: dict) -> str:
     """The table in docs/results.md."""
-    head = ["steps", "minutes with AMX", "minutes with AVX2"]
-    head += [f"`{metric.partition('.')[2]}`" for metric in METRICS]
+    head = ["steps", "minutes with AMX", "minutes with AVX2", *HEADINGS]
     lines = []
     for row in result["rows"]:
-        scores = [
-            f"{100 * row[metric]:.1f} %" if metric in PERCENT else f"{row[metric]:.1f}"
-            for metric in METRICS
-        ]
         minutes = [f"{value:.1f}" for value in row["minutes"]]
+        scores = [score(row, metric) for metric in METRICS]
         lines.append([f"{row['steps']:,}", *minutes, *scores])
     return table(head, lines)
 
@@ -92,9 +88,9 @@ def main() -> None:
     )
     parser.add_argument("--table", action="store_true", help="print the committed result")
     if not parser.parse_args().table:
-        reports.write_json(RESULT, {"rows": measured()} | describe("torch"))
-        real = json.loads(Path("metrics/fid.json").read_text())["fd_imagenet_floor_heldout"]
-        draw(json.loads(RESULT.read_text())["rows"], real)
+        rows = measured()
+        reports.write_json(RESULT, {"rows": rows} | describe("torch"))
+        draw(rows, at(Commit("HEAD"), "fid.fd_imagenet_floor_heldout"))
     print(markdown(json.loads(RESULT.read_text())))
 
 

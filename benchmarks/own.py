@@ -6,10 +6,12 @@ The model is untrained, or trained for a given number of seconds.
 from __future__ import annotations
 
 import copy
+import json
 import math
 import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -134,6 +136,12 @@ def mnist() -> Dataset:
     provenance.expect(f"{path}, its data set", data.name, "MNIST", "`make run DATA=mnist` gets it")
     measuring(data)
     return data
+
+
+def kept(path: Path, settings: dict) -> list[dict]:
+    """The rows of an earlier result with the same settings."""
+    before = json.loads(path.read_text()) if path.exists() else {}
+    return before["rows"] if before.items() >= settings.items() else []
 
 
 def changed(p: params.Params, changes: dict) -> params.Params:

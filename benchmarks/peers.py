@@ -57,7 +57,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.own import changed, mnist, trained, untrained
-from benchmarks.tables import table
+from benchmarks.tables import duration, table
 from src import classifier, drawing, images, params, provenance
 from src.common import dataset, reports, torchvision_remedy  # noqa: F401 (before diffusers)
 from src.common.allocator import keep_freed_memory
@@ -392,12 +392,6 @@ def picture(rows: list[dict], digits: list[list]) -> None:
         axis.text(-0.02, 0.5, name, transform=axis.transAxes, ha="right", va="center", fontsize=7)
     figure.savefig(PICTURE, dpi=150, bbox_inches="tight")
     plt.close(figure)
-
-
-def duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def quality(row: dict) -> str:

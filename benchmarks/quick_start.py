@@ -1,10 +1,10 @@
 """`python -m benchmarks.quick_start [--only NAME ...]`: what the commands of the README cost.
 
-Each command runs once in a fresh clone of the last commit, after `make install` there, and then in
-float32 with AVX2 alone, as on a processor that has no more. Values are seconds, the peak memory of
-the largest process, and the size of all outputs. `make demo` counts until a browser shows a hundred
-digits (median of three servers). `make run` itself is not among them: benchmarks/results/
-stages.jsonl has its times, benchmarks.processors its training in float32.
+Each runs in a fresh clone of the last commit, once in each arithmetic of benchmarks.processors. The
+values are seconds, memory, and the size of all outputs. Of `make run`, after `make install`, the
+memory is the peak of the largest stage. `make demo` ends when a browser shows a hundred digits; its
+memory is the server's at that moment (medians of three servers). `make run` on MNIST without a
+preset is not among them: benchmarks/results/stages.jsonl has its costs.
 
 Needs MNIST_MIRROR or the network, and Chromium for the demo. Takes an hour. Writes
 benchmarks/results/quick_start.json; rows of other commands stay. `--table` prints the committed
@@ -28,24 +28,21 @@ import yaml
 from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.demo import CHROMIUM, FLAGS, serving
-from benchmarks.own import AVX2
-from benchmarks.tables import table
+from benchmarks.processors import ARITHMETIC
+from benchmarks.tables import HEADINGS, METRICS, duration, score, table
 from src.common import reports
 from tools.machine import describe
 from tools.soak import run
 
 RESULT = Path("benchmarks/results/quick_start.json")
 DEMO, DIGITS, QUICK = "make demo", "make run DATA=digits", "make run PRESET=quick"
-ARITHMETIC: dict[str, dict[str, str]] = {"auto": {}, "float32": AVX2}
 ROUNDS = 3  # of the demo
 IMAGE = '[data-testid="stImage"] img'
-METRICS = ("fid.fd_imagenet", "fid.fd_digits", "fid.accuracy", "quality.broken")
 
 
 def clone(folder: Path, precision: str) -> None:
-    """Clone the last commit to `folder`, install it, and compute there in `precision`."""
+    """Clone the last commit to `folder`, to compute there in `precision`."""
     run(Path.cwd(), "git", "clone", "--quiet", ".", str(folder))
-    run(folder, "make", "install")
     values = yaml.safe_load((folder / "params.yaml").read_text())
     for section in ("train", "sample", "sweep"):
         values[section]["precision"] = precision
@@ -54,6 +51,7 @@ def clone(folder: Path, precision: str) -> None:
 
 def of_pipeline(folder: Path, command: str) -> dict[str, float]:
     """Time, memory and disk of a `make run`, and some metrics."""
+    run(folder, "make", "install")
     started = time.perf_counter()
     run(folder, *command.split())
     seconds = time.perf_counter() - started
@@ -115,23 +113,16 @@ def measure(command: str, precision: str) -> dict[str, float]:
 
 def markdown(result: dict) -> str:
     """The table in docs/results.md."""
-    head = ["command", "precision", "time", "memory", "disk"]
-    head += [f"`{name.partition('.')[2]}`" for name in METRICS]
+    head = ["command", "precision", "time", "memory", "disk", *HEADINGS]
     prefers = "bfloat16" if result["machine"]["bfloat16"] else "float32"
     words = {"auto": prefers, "float32": "float32 with AVX2 alone"}
     lines = []
     for row in result["rows"]:
-        scores = [f"{row[name]:.1f}" if name in row else "" for name in METRICS[:2]]
-        scores += [f"{100 * row[name]:.1f} %" if name in row else "" for name in METRICS[2:]]
-        costs = [lasting(row["seconds"]), f"{row['memory_mib']:,.0f} MiB"]
+        scores = [score(row, metric) for metric in METRICS]
+        costs = [duration(row["seconds"]), f"{row['memory_mib']:,.0f} MiB"]
         costs.append(f"{row['disk_mb']:.0f} MB")
         lines.append([f"`{row['command']}`", words[row["precision"]], *costs, *scores])
     return table(head, lines)
-
-
-def lasting(seconds: float) -> str:
-    """The time in words, such as 3 s or 5 min."""
-    return f"{seconds:.0f} s" if seconds < 60 else f"{seconds / 60:.0f} min"
 
 
 def main() -> None:

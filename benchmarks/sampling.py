@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.own import Judge, mnist
+from benchmarks.own import Judge, kept, mnist
 from benchmarks.tables import table
 from src import drawing, model_file
 from src.common import artifact, reports
@@ -85,9 +85,7 @@ def main() -> None:
     data, about = mnist(), describe("torch")
     judge, (model, _) = Judge(), model_file.open_model(MODEL, "auto")
     fingerprint = artifact.digest(MODEL)
-    rows = []
-    if RESULT.exists() and (before := json.loads(RESULT.read_text()))["model"] == fingerprint:
-        rows = before["rows"]
+    rows = kept(RESULT, {"model": fingerprint})
     for seed in arguments.seeds:
         labels = drawing.choose_labels(None, data.class_counts(), seed, COUNT)
         for name in arguments.only:

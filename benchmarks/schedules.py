@@ -20,7 +20,7 @@ import json
 import statistics
 from pathlib import Path
 
-from benchmarks.tables import table
+from benchmarks.tables import HEADINGS, METRICS, PERCENT, score, table
 from src.common import reports
 from src.show.commits import Commit, experiment_refs
 from tools.compare import check_comparable, conclusion, group, parse
@@ -30,8 +30,6 @@ RESULT = Path("benchmarks/results/schedules.json")
 SCHEDULES = ("linear", "cosine", "flow")
 STEPS = 1500
 FLOW_AT_FULL_LENGTH = "schedule=flow train.steps=10000 seed=0"
-METRICS = ("fid.fd_imagenet", "fid.fd_digits", "fid.accuracy", "quality.broken")
-PERCENT = ("fid.accuracy", "quality.broken")
 
 
 def at(commit: Commit, metric: str) -> float:
@@ -77,20 +75,15 @@ def measured() -> dict:
 
 def full_markdown(result: dict) -> str:
     """The table in docs/results.md of the trainings at full length."""
-    head = ["schedule", *(f"`{metric.partition('.')[2]}`" for metric in METRICS)]
-    lines = []
-    for schedule, values in result["at_full_length"].items():
-        texts = [
-            f"{100 * values[metric]:.2f} %" if metric in PERCENT else f"{values[metric]:.2f}"
-            for metric in METRICS
-        ]
-        lines.append([schedule, *texts])
-    return table(head, lines)
+    lines = [
+        [schedule, *(score(values, metric, 2) for metric in METRICS)]
+        for schedule, values in result["at_full_length"].items()
+    ]
+    return table(["schedule", *HEADINGS], lines)
 
 
 def markdown(result: dict) -> str:
     """The table in docs/results.md, and a list of the conclusions."""
-    head = ["schedule", *(f"`{metric.partition('.')[2]}`" for metric in METRICS)]
     lines = []
     for schedule, by_metric in result["values"].items():
         cells = [schedule]
@@ -107,7 +100,9 @@ def markdown(result: dict) -> str:
         for pair, text in result["conclusions"].items()
         if "cannot be told apart" not in text
     )
-    return f"{table(head, lines)}\n{clear}- These seeds show no other difference.\n"
+    return (
+        f"{table(['schedule', *HEADINGS], lines)}\n{clear}- These seeds show no other difference.\n"
+    )
 
 
 def main() -> None:

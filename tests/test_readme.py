@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from benchmarks import peers, quick_start, spoilt
+from benchmarks.tables import duration
 from stages.__main__ import NAMES
 from tests.helpers import ROOT, clone_into, run
 
@@ -110,12 +111,25 @@ def test_the_costs_of_the_quick_start_were_measured():
         fast, slow = costs[command, "auto"], costs[command, "float32"]
         (row,) = re.findall(rf"^\| `{command}` \| .+$", README, re.MULTILINE)
         assert [cell.strip() for cell in row.split("|")[3:-1]] == [
-            quick_start.lasting(fast["seconds"]),
-            quick_start.lasting(slow["seconds"]),
+            duration(fast["seconds"]),
+            duration(slow["seconds"]),
             f"{fast['memory_mib'] * 2**20 / 1e9:.1f} GB",
             f"{fast['disk_mb']:.0f} MB",
         ]
     assert quick_start.markdown(result) in RESULTS
+
+
+def test_the_costs_of_the_committed_run_are_those_of_its_stages():
+    log = (ROOT / "benchmarks/results/stages.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in log]
+    stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"].values()
+    outs = [out for stage in stages for out in stage.get("outs", [])]
+    outs += yaml.safe_load((ROOT / "data.dvc").read_text())["outs"]
+    (row,) = re.findall(r"^\| `make run` \| .+$", README, re.MULTILINE)
+    time, _, memory, disk = (cell.strip() for cell in row.split("|")[3:-1])
+    assert time == duration(sum(record["seconds"] for record in records))
+    assert memory == f"{max(record['peak_mib'] for record in records) * 2**20 / 1e9:.1f} GB"
+    assert disk == f"{sum(out['size'] for out in outs) / 1e6:.0f} MB"
 
 
 def test_numbers_in_the_table_of_metrics_are_those_in_the_metrics():
