@@ -143,7 +143,8 @@ def main() -> None:
                 row |= measure(command, precision)
                 print(row, flush=True)
                 rows = [r for r in rows if (r["command"], r["precision"]) != (command, precision)]
-                rows = sorted([*rows, row], key=lambda r: commands.index(r["command"]))
+                rows.append(row)
+                rows.sort(key=lambda r: (commands.index(r["command"]), r["precision"]))
                 reports.write_json(RESULT, {"rows": rows} | about)
     print(markdown(json.loads(RESULT.read_text())))
 
