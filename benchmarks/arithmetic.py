@@ -10,7 +10,8 @@ runs alone, again and again, finds its inputs in the caches.
 
 An evaluation takes one batch on one core, as in sampling. Sampling spends a little more time on
 noise, solver and PNGs. Rounds alternate between whole steps and products. Writes
-benchmarks/results/arithmetic.json.
+benchmarks/results/arithmetic.json, with a row for bfloat16 and one for float32: the row of the
+other kind of processor stays.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.own import Shape, on_noise
+from benchmarks.own import Shape, arithmetic, on_noise, write_rows
 from src import params
-from src.common import device, reports
+from src.common import device
 from src.common.allocator import keep_freed_memory
 from src.diffusion.unet import SelfAttention, UNet
 from src.training.trainer import Trainer
@@ -190,13 +191,13 @@ def main() -> None:
     keep_freed_memory()  # as the stages do
     p = params.load()
     trainer = on_noise(p, Shape())
-    result = about | {
+    row = about | {
+        "precision": arithmetic(),
         "rounds": rounds,
-        "type": device.precision(p.train.precision, torch.device("cpu")),
         "training": measure_training(p, trainer, rounds),
         "evaluation": measure_evaluation(p, trainer, rounds),
     }
-    reports.write_json(RESULT, result)
+    write_rows(RESULT, [row], "precision")
     print(RESULT.read_text())
 
 

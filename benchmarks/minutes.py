@@ -7,18 +7,20 @@ It runs no training. It reads the committed run, and the experiments that these 
 
 Each is a whole training: its learning rate falls to zero. The minutes follow from the speed in
 benchmarks/results/processors.json. Writes benchmarks/results/minutes.json and
-docs/pictures/minutes.png. `--table` prints the committed result, as in docs/results.md.
+docs/pictures/minutes.png. `--table` reads no experiments: it shows the committed result.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 
 from matplotlib import pyplot as plt
 from matplotlib.ticker import NullFormatter
 
+from benchmarks import processors
 from benchmarks.schedules import at
 from benchmarks.tables import HEADINGS, METRICS, score, table
 from src.common import reports
@@ -27,8 +29,9 @@ from src.show.commits import Commit, experiment_refs
 from tools.compare import group, parse
 from tools.machine import describe
 
-RESULT, SPEED = Path("benchmarks/results/minutes.json"), Path("benchmarks/results/processors.json")
+RESULT = Path("benchmarks/results/minutes.json")
 PICTURE = Path("docs/pictures/minutes.png")
+PROCESSORS = {"bfloat16": "AMX", "float32": "AVX2 alone"}  # precision: instructions
 STEPS = (400, 800, 1500, 3000, 6000)
 
 
@@ -36,30 +39,33 @@ def measured() -> list[dict]:
     """The metrics of each training, the shortest first."""
     commits = [Commit(ref) for ref in experiment_refs()]
     committed = Commit("HEAD")
-    schedule, full = committed.parameters["schedule"], committed.parameters["train"]
+    schedule, full = committed.parameters["schedule"], committed.parameters["train"]["steps"]
     rows = []
     for steps in STEPS:
         name = f"schedule={schedule} train.steps={steps} seed=0"
         one = group(name, parse(name), commits)
         rows.append({"steps": steps} | {metric: one.values(metric)[0] for metric in METRICS})
-    rows.append({"steps": full["steps"]} | {metric: at(committed, metric) for metric in METRICS})
-    speeds = json.loads(SPEED.read_text())["rows"]
-    for row in rows:
-        row["minutes"] = [
-            row["steps"] * full["batch_size"] / speed["training_images_per_second"] / 60
-            for speed in speeds
-        ]
+    rows.append({"steps": full} | {metric: at(committed, metric) for metric in METRICS})
     return rows
+
+
+def minutes(steps: int) -> list[float]:
+    """Of `steps` training steps, on each of the PROCESSORS."""
+    seconds = {
+        row["precision"]: statistics.median(one["training_step"] for one in row["rounds"])
+        for row in json.loads(processors.RESULT.read_text())["rows"]
+    }
+    return [steps * seconds[precision] / 60 for precision in PROCESSORS]
 
 
 def markdown(result: dict) -> str:
     """The table in docs/results.md."""
-    head = ["steps", "minutes with AMX", "minutes with AVX2", *HEADINGS]
+    head = ["steps", *(f"minutes with {name}" for name in PROCESSORS.values()), *HEADINGS]
     lines = []
     for row in result["rows"]:
-        minutes = [f"{value:.1f}" for value in row["minutes"]]
+        durations = [f"{value:.1f}" for value in minutes(row["steps"])]
         scores = [score(row, metric) for metric in METRICS]
-        lines.append([f"{row['steps']:,}", *minutes, *scores])
+        lines.append([f"{row['steps']:,}", *durations, *scores])
     return table(head, lines)
 
 
@@ -67,11 +73,11 @@ def draw(rows: list[dict], real: float) -> None:
     """fd_imagenet over the minutes of both kinds of processors."""
     figure, axis = plt.subplots(figsize=(COLUMN, 2.4))
     values = [row["fid.fd_imagenet"] for row in rows]
-    for i, (name, colour) in enumerate((("bfloat16 with AMX", BLUE), ("AVX2 alone", ORANGE))):
-        minutes = [row["minutes"][i] for row in rows]
-        axis.loglog(minutes, values, "o-", color=colour, label=name, markersize=4)
+    durations = zip(*(minutes(row["steps"]) for row in rows), strict=True)
+    for name, colour, taken in zip(PROCESSORS.values(), (BLUE, ORANGE), durations, strict=True):
+        axis.loglog(taken, values, "o-", color=colour, label=f"with {name}", markersize=4)
     axis.axhline(real, color="0.5", linestyle="--", label="real test digits")
-    ticks = (1, 2, 5, 10, 20, 50)
+    ticks = (1, 2, 5, 10, 20, 50, 100)
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
     heights = (4, 10, 20, 50, 100)
     axis.set_yticks(heights, [str(height) for height in heights])
@@ -86,12 +92,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--table", action="store_true", help="print the committed result")
+    parser.add_argument("--table", action="store_true", help="show the committed result")
     if not parser.parse_args().table:
-        rows = measured()
-        reports.write_json(RESULT, {"rows": rows} | describe("torch"))
-        draw(rows, at(Commit("HEAD"), "fid.fd_imagenet_floor_heldout"))
-    print(markdown(json.loads(RESULT.read_text())))
+        reports.write_json(RESULT, {"rows": measured()} | describe("torch"))
+    result = json.loads(RESULT.read_text())
+    draw(result["rows"], at(Commit("HEAD"), "fid.fd_imagenet_floor_heldout"))
+    print(markdown(result))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from src import classifier, params, provenance
-from src.common import dataset, device
+from src.common import dataset, device, reports
 from src.common.allocator import keep_freed_memory
 from src.common.dataset import Dataset
 from src.common.processes import Processes
@@ -28,8 +28,6 @@ from src.training import setup
 from src.training.trainer import Trainer
 from stages.inputs import measuring
 
-# Environment of a process that computes as on a processor with AVX2 alone.
-AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 TIMED, LONG = 20, 30.0  # stop timing after this many steps or seconds
 
 
@@ -142,6 +140,26 @@ def kept(path: Path, settings: dict) -> list[dict]:
     """The rows of an earlier result with the same settings."""
     before = json.loads(path.read_text()) if path.exists() else {}
     return before["rows"] if before.items() >= settings.items() else []
+
+
+def arithmetic() -> str:
+    """The precision that this machine's CPU prefers: "bfloat16" or "float32"."""
+    return device.precision("auto", torch.device("cpu"))
+
+
+def write_rows(path: Path, rows: list[dict], *keys: str) -> None:
+    """Write `rows` to a result file. Its rows with other values of `keys` stay.
+
+    So a file can hold rows of several processors, each measured on its own.
+    """
+
+    def key(row: dict) -> tuple:
+        return tuple(row[name] for name in keys)
+
+    measured = {key(row) for row in rows}
+    before = json.loads(path.read_text())["rows"] if path.exists() else []
+    stay = [row for row in before if key(row) not in measured]
+    reports.write_json(path, {"rows": sorted(stay + rows, key=key)})
 
 
 def changed(p: params.Params, changes: dict) -> params.Params:

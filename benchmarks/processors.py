@@ -1,16 +1,15 @@
-"""`python -m benchmarks.processors [--rounds 3]`: what takes how long, by arithmetic.
+"""`python -m benchmarks.processors [--rounds 3]`: what takes how long on this processor.
 
-Measures training, drawing and the features of fd_imagenet in the arithmetic that this processor
-prefers, and in float32 with AVX2 alone. Each measurement has a process of its own, and rounds
-alternate. Values are medians. Needs models/ of a run on MNIST. Writes
-benchmarks/results/processors.json.
+Measures training, drawing and the features of fd_imagenet, in the arithmetic that the processor
+prefers. Each round has a process of its own. Values are medians. Needs models/ of a run on MNIST.
+Writes benchmarks/results/processors.json, with a row for bfloat16 and one for float32: the row of
+the other kind of processor stays.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -19,24 +18,22 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.own import AVX2, Shape, changed, on_noise, seconds_per_step
+from benchmarks.own import Shape, arithmetic, on_noise, seconds_per_step, write_rows
 from src import drawing, model_file, params
-from src.common import reports
 from src.common.allocator import keep_freed_memory
 from src.measure.extractors import IMAGENET, LoadedExtractor
 from tools.machine import describe
 
 RESULT = Path("benchmarks/results/processors.json")
-ARITHMETIC: dict[str, dict[str, str]] = {"auto": {}, "float32": AVX2}
 DRAWN, MEASURED = 1000, 2000  # images
 
 
-def measure(precision: str) -> dict[str, float]:
+def measure() -> dict[str, float]:
     """Seconds in this process."""
     keep_freed_memory()
-    p = changed(params.load(), {"train": {"precision": precision}})
+    p = params.load()
     found = {"training_step": seconds_per_step(on_noise(p, Shape()))}
-    model, _ = model_file.open_model("models/model.safetensors", precision)
+    model, _ = model_file.open_model("models/model.safetensors", "auto")
     labels = torch.arange(DRAWN) % 10
     drawing.draw(model, p.sample.sampler, 10, p.sample.batch_size, labels[: p.sample.batch_size])
     started = time.perf_counter()
@@ -55,33 +52,26 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", metavar="PRECISION", help=argparse.SUPPRESS)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(measure(arguments.one)))
+        print(json.dumps(measure()))
         return
-    about, p = describe("torch"), params.load()
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in ARITHMETIC}
+    about, p, rounds = describe("torch"), params.load(), []
     for _ in range(arguments.rounds):
-        for name, variables in ARITHMETIC.items():
-            command = [sys.executable, "-m", __spec__.name, "--one", name]
-            output = subprocess.check_output(command, env=os.environ | variables, text=True)
-            rounds[name].append(json.loads(output.splitlines()[-1]))
-            print(name, rounds[name][-1], flush=True)
-    rows = []
-    for name, found in rounds.items():
-        median = {key: statistics.median(one[key] for one in found) for key in found[0]}
-        row = {
-            "precision": name,
-            "instructions": "AVX2" if ARITHMETIC[name] else "all",
-            "training_images_per_second": p.train.batch_size / median["training_step"],
-            "training_minutes": p.train.steps * median["training_step"] / 60,
-            "drawing_10000_seconds": 1e4 * median["drawn_image"],
-            "imagenet_features_ms": 1e3 * median["imagenet_features_image"],
-            "rounds": found,
-        }
-        rows.append(row)
-    reports.write_json(RESULT, {"rows": rows} | about)
+        command = [sys.executable, "-m", __spec__.name, "--one"]
+        rounds.append(json.loads(subprocess.check_output(command, text=True).splitlines()[-1]))
+        print(rounds[-1], flush=True)
+    median = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
+    row = {
+        "precision": arithmetic(),
+        "training_images_per_second": p.train.batch_size / median["training_step"],
+        "training_minutes": p.train.steps * median["training_step"] / 60,
+        "drawing_10000_seconds": 1e4 * median["drawn_image"],
+        "imagenet_features_ms": 1e3 * median["imagenet_features_image"],
+        "rounds": rounds,
+    }
+    write_rows(RESULT, [row | about], "precision")
 
 
 if __name__ == "__main__":

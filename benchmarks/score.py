@@ -15,11 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.own import AVX2
 from src.common import reports
 from tools.machine import describe
 
 RESULT = Path("benchmarks/results/score.json")
+AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 SETTINGS: dict[str, dict[str, str]] = {
     "two threads": {"OMP_NUM_THREADS": "2"},
     "one thread": {"OMP_NUM_THREADS": "1"},

@@ -108,7 +108,7 @@ def test_the_costs_of_the_quick_start_were_measured():
     result = json.loads((ROOT / quick_start.RESULT).read_text())
     costs = {(row["command"], row["precision"]): row for row in result["rows"]}
     for command in (quick_start.DEMO, quick_start.DIGITS, quick_start.QUICK):
-        fast, slow = costs[command, "auto"], costs[command, "float32"]
+        fast, slow = costs[command, "bfloat16"], costs[command, "float32"]
         (row,) = re.findall(rf"^\| `{command}` \| .+$", README, re.MULTILINE)
         assert [cell.strip() for cell in row.split("|")[3:-1]] == [
             duration(fast["seconds"]),
@@ -122,12 +122,15 @@ def test_the_costs_of_the_quick_start_were_measured():
 def test_the_costs_of_the_committed_run_are_those_of_its_stages():
     log = (ROOT / "benchmarks/results/stages.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in log]
+    costs = json.loads((ROOT / quick_start.RESULT).read_text())["rows"]
     stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"].values()
     outs = [out for stage in stages for out in stage.get("outs", [])]
     outs += yaml.safe_load((ROOT / "data.dvc").read_text())["outs"]
     (row,) = re.findall(r"^\| `make run` \| .+$", README, re.MULTILINE)
-    time, _, memory, disk = (cell.strip() for cell in row.split("|")[3:-1])
+    time, slow, memory, disk = (cell.strip() for cell in row.split("|")[3:-1])
     assert time == duration(sum(record["seconds"] for record in records))
+    (full,) = (row for row in costs if row["command"] == quick_start.FULL)
+    assert full["precision"] == "float32" and slow == duration(full["seconds"])
     assert memory == f"{max(record['peak_mib'] for record in records) * 2**20 / 1e9:.1f} GB"
     assert disk == f"{sum(out['size'] for out in outs) / 1e6:.0f} MB"
 
