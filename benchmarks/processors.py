@@ -3,7 +3,7 @@
 Measures training, drawing and the features of fd_imagenet, in the arithmetic that the processor
 prefers. Each round has a process of its own. Values are medians. Needs models/ of a run on MNIST.
 Writes benchmarks/results/processors.json, with a row for bfloat16 and one for float32: the row of
-the other kind of processor stays.
+the other kind of processor stays. `--table` prints the committed result, as in docs/results.md.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.own import Shape, arithmetic, on_noise, seconds_per_step, write_rows
+from benchmarks.tables import table
 from src import drawing, model_file, params
 from src.common.allocator import keep_freed_memory
 from src.measure.extractors import IMAGENET, LoadedExtractor
@@ -47,18 +48,32 @@ def measure() -> dict[str, float]:
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def markdown(result: dict) -> str:
+    """The table in docs/results.md."""
+    rows = result["rows"]
+    head = ["", *(f"{row['precision']}, {kind(row['machine'])}" for row in rows)]
+    lines = [
+        ["training, images a second", "training_images_per_second", "{:.0f}"],
+        ["the default training", "training_minutes", "{:.0f} min"],
+        ["drawing 10,000 images, 24 evaluations each", "drawing_10000_seconds", "{:.0f} s"],
+        ["features of `fd_imagenet`, an image", "imagenet_features_ms", "{:.1f} ms"],
+    ]
+    return table(
+        head, ([what, *(form.format(row[key]) for row in rows)] for what, key, form in lines)
     )
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure()))
-        return
+
+
+def kind(machine: dict) -> str:
+    """Its processor, such as "AMD EPYC with AVX2 alone"."""
+    names = machine["bfloat16"]
+    with_ = "AMX" if "amx_bf16" in names else "AVX-512 BF16" if names else "AVX2 alone"
+    return f"{machine['processor'].removesuffix(' Processor').replace('(R)', '')} with {with_}"
+
+
+def measure_apart(count: int) -> None:
+    """Write the row of this processor: medians of `count` rounds."""
     about, p, rounds = describe("torch"), params.load(), []
-    for _ in range(arguments.rounds):
+    for _ in range(count):
         command = [sys.executable, "-m", __spec__.name, "--one"]
         rounds.append(json.loads(subprocess.check_output(command, text=True).splitlines()[-1]))
         print(rounds[-1], flush=True)
@@ -72,6 +87,22 @@ def main() -> None:
         "rounds": rounds,
     }
     write_rows(RESULT, [row | about], "precision")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--table", action="store_true", help="print the committed result")
+    arguments = parser.parse_args()
+    if arguments.one:
+        print(json.dumps(measure()))
+    elif arguments.table:
+        print(markdown(json.loads(RESULT.read_text())))
+    else:
+        measure_apart(arguments.rounds)
 
 
 if __name__ == "__main__":

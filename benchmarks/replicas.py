@@ -3,12 +3,13 @@
 Compares it with one model whose work all cores share: alone, and beside a process that keeps one
 core busy. Each measurement has a process of its own; rounds alternate. Values are medians of images
 a second. Writes benchmarks/results/replicas.json, with rows for bfloat16 and for float32: those of
-the other kind of processor stay.
+the other kind of processor stay. `--table` prints the committed result, as in docs/results.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.own import Shape, arithmetic, on_noise, seconds_per_step, write_rows
+from benchmarks.tables import table
 from src import params
 from src.common.allocator import keep_freed_memory
 from src.training.trainer import Trainer
@@ -48,15 +50,33 @@ def measure(copies: str) -> float:
     return p.train.batch_size / seconds_per_step(on_noise(p, Shape()))
 
 
+def markdown(result: dict) -> str:
+    """The table in docs/results.md."""
+    speed = {
+        (row["precision"], row["beside_a_busy_process"], row["copies"]): row["images_per_second"]
+        for row in result["rows"]
+    }
+    lines = [
+        [f"{precision}, {'beside a busy process' if busy else 'alone'}"]
+        + [f"{speed[precision, busy, copies]:.0f}" for copies in COPIES]
+        for precision, busy in dict.fromkeys((row[0], row[1]) for row in speed)
+    ]
+    return table(["", "one model for both cores", "a copy for each core"], lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--one", choices=COPIES, help=argparse.SUPPRESS)
+    parser.add_argument("--table", action="store_true", help="print the committed result")
     arguments = parser.parse_args()
     if arguments.one:
         print(measure(arguments.one))
+        return
+    if arguments.table:
+        print(markdown(json.loads(RESULT.read_text())))
         return
     about = describe("torch")
     speeds: dict[tuple[bool, str], list[float]] = {}
