@@ -16,6 +16,8 @@ from benchmarks import (
     gpu,
     minutes,
     peers,
+    processors,
+    replicas,
     sampling,
     schedules,
 )
@@ -104,6 +106,6 @@ def test_the_picture_of_peers_has_a_line_for_each(tmp_path, monkeypatch):
 
 def test_the_tables_of_settings_are_the_committed_ones():
     page = (ROOT / "docs/results.md").read_text()
-    for benchmark in (schedules, formulations, minutes, sampling, gpu):
+    for benchmark in (schedules, formulations, minutes, sampling, gpu, processors, replicas):
         assert benchmark.markdown(json.loads((ROOT / benchmark.RESULT).read_text())) in page
     assert schedules.full_markdown(json.loads((ROOT / schedules.RESULT).read_text())) in page
