@@ -5,8 +5,8 @@ and the size of all outputs. The memory of `make run` is the peak of the largest
 ends when a browser shows a hundred digits; its memory is the server's at that moment (medians of
 three servers).
 
-`make run` on MNIST uses the committed model instead of training. The time of training is that of
-benchmarks/results/processors.json, and benchmarks/results/stages.jsonl has the rest of a whole run.
+`make run` on MNIST without a preset is not among them. benchmarks/results/stages.jsonl has
+its costs.
 
 Needs MNIST_MIRROR or the network, and Chromium for the demo. Takes an hour or more. Writes
 benchmarks/results/quick_start.json; rows of other commands, and those of the other kind of
@@ -27,7 +27,6 @@ import psutil
 import yaml
 from playwright.sync_api import Browser, sync_playwright
 
-from benchmarks import processors
 from benchmarks.demo import CHROMIUM, FLAGS, serving
 from benchmarks.own import arithmetic, write_rows
 from benchmarks.tables import HEADINGS, METRICS, duration, score, table
@@ -36,32 +35,24 @@ from tools.soak import run
 
 RESULT = Path("benchmarks/results/quick_start.json")
 DEMO, DIGITS, QUICK = "make demo", "make run DATA=digits", "make run PRESET=quick"
-FULL = "make run"
-COMMANDS = (DEMO, DIGITS, QUICK, FULL)
+COMMANDS = (DEMO, DIGITS, QUICK)
 ROUNDS = 3  # of the demo
 IMAGE = '[data-testid="stImage"] img'
-MODEL = "models/model.safetensors"
 
 
 def of_pipeline(folder: Path, command: str) -> dict:
     """Time of a `make run` and of its stages, memory, disk, and some metrics."""
     run(folder, "make", "install")
-    if command == FULL:
-        run(folder, sys.executable, "-m", "dvc", "pull", "--quiet", MODEL)
     started = time.perf_counter()
     run(folder, *command.split())
     seconds = time.perf_counter() - started
     log = (folder / ".scratch/stages.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in log]
-    stages = {record["stage"]: record["seconds"] for record in records}
-    if command == FULL:
-        stages["train"] = training_seconds()
-        seconds += stages["train"]
     lock = yaml.safe_load((folder / "dvc.lock").read_text())
     outs = [out["size"] for stage in lock["stages"].values() for out in stage.get("outs", [])]
     found = {
         "seconds": seconds,
-        "stages": stages,
+        "stages": {record["stage"]: record["seconds"] for record in records},
         "memory_mib": max(record["peak_mib"] for record in records),
         "disk_mb": (sum(outs) + size(folder / "data")) / 1e6,
     }
@@ -71,16 +62,10 @@ def of_pipeline(folder: Path, command: str) -> dict:
     return found
 
 
-def training_seconds() -> float:
-    """Seconds of the default training, by the measured speed of its steps."""
-    rows = json.loads(processors.RESULT.read_text())["rows"]
-    return next(60 * row["training_minutes"] for row in rows if row["precision"] == arithmetic())
-
-
 def of_demo(folder: Path, browser: Browser) -> dict[str, float]:
     """Time until the demo shows its first images, its memory, and the size of models/."""
     seconds, memory = [], []
-    run(folder, sys.executable, "-m", "dvc", "pull", "--quiet", MODEL)
+    run(folder, sys.executable, "-m", "dvc", "pull", "--quiet", "models/model.safetensors")
     for _ in range(ROUNDS):
         started = time.perf_counter()
         with serving(folder) as address:

@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks import peers, quick_start, spoilt
+from benchmarks import peers, processors, quick_start, spoilt
 from benchmarks.tables import duration
+from src import params
 from stages.__main__ import NAMES
 from tests.helpers import ROOT, clone_into, run
 
@@ -119,18 +120,25 @@ def test_the_costs_of_the_quick_start_were_measured():
     assert quick_start.markdown(result) in RESULTS
 
 
+def least_minutes(precision: str) -> float:
+    """Minutes that training and drawing of `make run` take, without its other work."""
+    p = params.load()
+    rows = json.loads((ROOT / processors.RESULT).read_text())["rows"]
+    (row,) = (row for row in rows if row["precision"] == precision)
+    drawing = p.spread.seeds * p.sample.count / 10_000 * row["drawing_10000_seconds"]
+    return row["training_minutes"] + drawing / 60
+
+
 def test_the_costs_of_the_committed_run_are_those_of_its_stages():
     log = (ROOT / "benchmarks/results/stages.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in log]
-    costs = json.loads((ROOT / quick_start.RESULT).read_text())["rows"]
     stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"].values()
     outs = [out for stage in stages for out in stage.get("outs", [])]
     outs += yaml.safe_load((ROOT / "data.dvc").read_text())["outs"]
     (row,) = re.findall(r"^\| `make run` \| .+$", README, re.MULTILINE)
     time, slow, memory, disk = (cell.strip() for cell in row.split("|")[3:-1])
     assert time == duration(sum(record["seconds"] for record in records))
-    (full,) = (row for row in costs if row["command"] == quick_start.FULL)
-    assert full["precision"] == "float32" and slow == duration(full["seconds"])
+    assert slow == "over 2 h" and least_minutes("float32") > 120
     assert memory == f"{max(record['peak_mib'] for record in records) * 2**20 / 1e9:.1f} GB"
     assert disk == f"{sum(out['size'] for out in outs) / 1e6:.0f} MB"
 
