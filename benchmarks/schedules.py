@@ -100,9 +100,8 @@ def markdown(result: dict) -> str:
         for pair, text in result["conclusions"].items()
         if "cannot be told apart" not in text
     )
-    return (
-        f"{table(['schedule', *HEADINGS], lines)}\n{clear}- These seeds show no other difference.\n"
-    )
+    clear += "- These seeds show no other difference. Here +- is a 95 % interval.\n"
+    return f"{table(['schedule', *HEADINGS], lines)}\n{clear}"
 
 
 def main() -> None:

@@ -109,13 +109,13 @@ def test_the_costs_of_the_quick_start_were_measured():
     result = json.loads((ROOT / quick_start.RESULT).read_text())
     costs = {(row["command"], row["precision"]): row for row in result["rows"]}
     for command in (quick_start.DEMO, quick_start.DIGITS, quick_start.QUICK):
-        fast, slow = costs[command, "bfloat16"], costs[command, "float32"]
+        kinds = [costs.get((command, precision)) for precision in ("bfloat16", "float32")]
+        measured = next(filter(None, kinds))
         (row,) = re.findall(rf"^\| `{command}` \| .+$", README, re.MULTILINE)
         assert [cell.strip() for cell in row.split("|")[3:-1]] == [
-            duration(fast["seconds"]),
-            duration(slow["seconds"]),
-            f"{fast['memory_mib'] * 2**20 / 1e9:.1f} GB",
-            f"{fast['disk_mb']:.0f} MB",
+            *(duration(cost["seconds"]) if cost else "not measured" for cost in kinds),
+            f"{measured['memory_mib'] * 2**20 / 1e9:.1f} GB",
+            f"{measured['disk_mb']:.0f} MB",
         ]
     assert quick_start.markdown(result) in RESULTS
 
@@ -206,9 +206,9 @@ def test_the_table_of_fidelity_is_the_committed_one():
         (round(row.log_snr, 1), row.steps, round(row.fd_imagenet, 1)) for row in table.itertuples()
     ]
     real = METRICS["fidelity.fd_imagenet_real"]
-    assert f"The same images have {real:.1f} before that" in DOCS
+    assert f"The same images score {real:.1f} without noise" in DOCS
     added = (table["fd_imagenet"] - real) / (table["fd_imagenet"].iloc[-1] - real)
-    assert f"The last {table['steps'][1]} steps add {100 * added[1]:.0f} % of what" in DOCS
+    assert re.search(rf"The last {table['steps'][1]} steps,.* add {100 * added[1]:.0f} % of", DOCS)
 
 
 def test_the_table_of_spoilt_digits_is_the_committed_one():
