@@ -1,7 +1,8 @@
 """`python -m benchmarks.pipeline [--rounds 5]`: the time that DVC adds to the stages' own time.
 
 It works in a clone of the last commit, with the embedded digits and little training, after one run
-of all stages. It writes medians to benchmarks/results/pipeline.json:
+of all stages. It writes medians to benchmarks/results/pipeline.json, with a row for processors with
+fast bfloat16 and one for others:
 
 nothing_to_do_s     `dvc repro` when nothing changed.
 experiment_adds_s   `dvc exp run -S sample.steps=...`, minus the time that its stages measured. The
@@ -21,7 +22,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from src.common import reports
+from benchmarks.own import arithmetic, write_rows
 from stages.__main__ import NAMES
 from tools.machine import describe
 from tools.soak import prepare, run
@@ -68,7 +69,8 @@ def main() -> None:
             "experiment_adds_s": statistics.median(experiment_adds(folder, 20 + i) for i in rounds),
             "stage_starts_s": {name: stage_start(folder, name, rounds) for name in NAMES},
         }
-    reports.write_json(RESULT, {"rounds": len(rounds)} | medians | about)
+    row = {"precision": arithmetic(), "rounds": len(rounds)} | medians | about
+    write_rows(RESULT, [row], "precision")
     print(RESULT.read_text())
 
 
