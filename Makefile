@@ -106,7 +106,6 @@ benchmark: install  ## compare with others, time, run ablations (hours; after ma
 	python -m benchmarks.switches
 	python -m benchmarks.arithmetic
 	python -m benchmarks.pipeline
-	python -m benchmarks.processors
 	python -m benchmarks.quick_start
 	python -m benchmarks.fid
 	python -m benchmarks.peers
@@ -117,6 +116,7 @@ benchmark: install  ## compare with others, time, run ablations (hours; after ma
 	python -m benchmarks.formulations
 	python -m benchmarks.sampling
 	python -m benchmarks.replicas
+	python -m benchmarks.processors
 	python -m benchmarks.scaling
 	python -m benchmarks.score
 

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.own import Shape, arithmetic, on_noise, write_rows
+from benchmarks.own import Shape, on_noise, precision, write_rows
 from src import params
 from src.common import device
 from src.common.allocator import keep_freed_memory
@@ -151,7 +151,7 @@ def inputs(count: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def measure_training(p: params.Params, trainer: Trainer, rounds: int) -> dict:
     model, steps = trainer.denoiser, trainer.run()
-    dtype = getattr(torch, device.precision(p.train.precision, torch.device("cpu")))
+    dtype = getattr(torch, precision())
     batch = p.train.batch_size
     of_batch = products(model.unet, *inputs(batch))
     whole, alone = [], []
@@ -192,7 +192,7 @@ def main() -> None:
     p = params.load()
     trainer = on_noise(p, Shape())
     row = about | {
-        "precision": arithmetic(),
+        "precision": precision(),
         "rounds": rounds,
         "training": measure_training(p, trainer, rounds),
         "evaluation": measure_evaluation(p, trainer, rounds),

@@ -7,7 +7,8 @@ It runs no training. It reads the committed run, and the experiments that these 
 
 Each is a whole training: its learning rate falls to zero. The minutes follow from the speed in
 benchmarks/results/processors.json. Writes benchmarks/results/minutes.json and
-docs/pictures/minutes.png. `--table` reads no experiments: it shows the committed result.
+docs/pictures/minutes.png. `--table` reads no experiments: it prints and draws the
+committed result.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from tools.machine import describe
 
 RESULT = Path("benchmarks/results/minutes.json")
 PICTURE = Path("docs/pictures/minutes.png")
-PROCESSORS = {"bfloat16": "AMX", "float32": "AVX2 alone"}  # precision: instructions
 STEPS = (400, 800, 1500, 3000, 6000)
 
 
@@ -49,21 +49,23 @@ def measured() -> list[dict]:
     return rows
 
 
-def minutes(steps: int) -> list[float]:
-    """Of `steps` training steps, on each of the PROCESSORS."""
-    seconds = {
-        row["precision"]: statistics.median(one["training_step"] for one in row["rounds"])
+def step_seconds() -> dict[str, float]:
+    """Seconds of a training step on each processor that was measured."""
+    return {
+        processors.kind(row["machine"]): statistics.median(
+            one["training_step"] for one in row["rounds"]
+        )
         for row in json.loads(processors.RESULT.read_text())["rows"]
     }
-    return [steps * seconds[precision] / 60 for precision in PROCESSORS]
 
 
 def markdown(result: dict) -> str:
     """The table in docs/results.md."""
-    head = ["steps", *(f"minutes with {name}" for name in PROCESSORS.values()), *HEADINGS]
+    speeds = step_seconds()
+    head = ["steps", *(f"minutes, {name}" for name in speeds), *HEADINGS]
     lines = []
     for row in result["rows"]:
-        durations = [f"{value:.1f}" for value in minutes(row["steps"])]
+        durations = [f"{row['steps'] * seconds / 60:.1f}" for seconds in speeds.values()]
         scores = [score(row, metric) for metric in METRICS]
         lines.append([f"{row['steps']:,}", *durations, *scores])
     return table(head, lines)
@@ -71,11 +73,11 @@ def markdown(result: dict) -> str:
 
 def draw(rows: list[dict], real: float) -> None:
     """fd_imagenet over the minutes of both kinds of processors."""
-    figure, axis = plt.subplots(figsize=(COLUMN, 2.4))
+    figure, axis = plt.subplots(figsize=(COLUMN, 2.9))
     values = [row["fid.fd_imagenet"] for row in rows]
-    durations = zip(*(minutes(row["steps"]) for row in rows), strict=True)
-    for name, colour, taken in zip(PROCESSORS.values(), (BLUE, ORANGE), durations, strict=True):
-        axis.loglog(taken, values, "o-", color=colour, label=f"with {name}", markersize=4)
+    for (name, seconds), colour in zip(step_seconds().items(), (BLUE, ORANGE), strict=True):
+        durations = [row["steps"] * seconds / 60 for row in rows]
+        axis.loglog(durations, values, "o-", color=colour, label=name, markersize=4)
     axis.axhline(real, color="0.5", linestyle="--", label="real test digits")
     ticks = (1, 2, 5, 10, 20, 50, 100)
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
@@ -84,7 +86,7 @@ def draw(rows: list[dict], real: float) -> None:
     for side in (axis.xaxis, axis.yaxis):
         side.set_minor_formatter(NullFormatter())
     axis.set(xlabel="minutes of training on two cores", ylabel="fd_imagenet")
-    axis.legend(fontsize=7)
+    axis.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1))
     save(figure, PICTURE, 200)
 
 

@@ -142,9 +142,9 @@ def kept(path: Path, settings: dict) -> list[dict]:
     return before["rows"] if before.items() >= settings.items() else []
 
 
-def arithmetic() -> str:
-    """The precision that this machine's CPU prefers: "bfloat16" or "float32"."""
-    return device.precision("auto", torch.device("cpu"))
+def precision() -> str:
+    """In what params.yaml trains on this machine's CPU: "bfloat16" or "float32"."""
+    return device.precision(params.load().train.precision, torch.device("cpu"))
 
 
 def write_rows(path: Path, rows: list[dict], *keys: str) -> None:

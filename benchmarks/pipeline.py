@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.own import arithmetic, write_rows
+from benchmarks.own import precision, write_rows
 from stages.__main__ import NAMES
 from tools.machine import describe
 from tools.soak import prepare, run
@@ -69,7 +69,7 @@ def main() -> None:
             "experiment_adds_s": statistics.median(experiment_adds(folder, 20 + i) for i in rounds),
             "stage_starts_s": {name: stage_start(folder, name, rounds) for name in NAMES},
         }
-    row = {"precision": arithmetic(), "rounds": len(rounds)} | medians | about
+    row = {"precision": precision(), "rounds": len(rounds)} | medians | about
     write_rows(RESULT, [row], "precision")
     print(RESULT.read_text())
 

@@ -1,9 +1,10 @@
 """`python -m benchmarks.processors [--rounds 3]`: what takes how long on this processor.
 
-Measures training, drawing and the features of fd_imagenet, in the arithmetic that the processor
-prefers. Each round has a process of its own. Values are medians. Needs models/ of a run on MNIST.
-Writes benchmarks/results/processors.json, with a row for bfloat16 and one for float32: the row of
-the other kind of processor stays. `--table` prints the committed result, as in docs/results.md.
+Measures training, drawing and the features of fd_imagenet, in the precision that params.yaml gives
+the processor. Each round has a process of its own. Values are medians. Needs models/ of a run on
+MNIST. Writes benchmarks/results/processors.json, with a row for bfloat16 and one for float32: the
+row of the other kind of processor stays. `--table` prints the committed result, as in
+docs/results.md.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.own import Shape, arithmetic, on_noise, seconds_per_step, write_rows
+from benchmarks.own import Shape, on_noise, precision, seconds_per_step, write_rows
 from benchmarks.tables import table
 from src import drawing, model_file, params
 from src.common.allocator import keep_freed_memory
@@ -34,7 +35,7 @@ def measure() -> dict[str, float]:
     keep_freed_memory()
     p = params.load()
     found = {"training_step": seconds_per_step(on_noise(p, Shape()))}
-    model, _ = model_file.open_model("models/model.safetensors", "auto")
+    model, _ = model_file.open_model("models/model.safetensors", p.train.precision)
     labels = torch.arange(DRAWN) % 10
     drawing.draw(model, p.sample.sampler, 10, p.sample.batch_size, labels[: p.sample.batch_size])
     started = time.perf_counter()
@@ -64,10 +65,12 @@ def markdown(result: dict) -> str:
 
 
 def kind(machine: dict) -> str:
-    """Its processor, such as "AMD EPYC with AVX2 alone"."""
+    """Its processor, such as "AMD EPYC without bfloat16"."""
     names = machine["bfloat16"]
-    with_ = "AMX" if "amx_bf16" in names else "AVX-512 BF16" if names else "AVX2 alone"
-    return f"{machine['processor'].removesuffix(' Processor').replace('(R)', '')} with {with_}"
+    speed = (
+        "with AMX" if "amx_bf16" in names else "with AVX-512 BF16" if names else "without bfloat16"
+    )
+    return f"{machine['processor'].removesuffix(' Processor').replace('(R)', '')} {speed}"
 
 
 def measure_apart(count: int) -> None:
@@ -79,7 +82,7 @@ def measure_apart(count: int) -> None:
         print(rounds[-1], flush=True)
     median = {key: statistics.median(one[key] for one in rounds) for key in rounds[0]}
     row = {
-        "precision": arithmetic(),
+        "precision": precision(),
         "training_images_per_second": p.train.batch_size / median["training_step"],
         "training_minutes": p.train.steps * median["training_step"] / 60,
         "drawing_10000_seconds": 1e4 * median["drawn_image"],

@@ -28,7 +28,7 @@ import yaml
 from playwright.sync_api import Browser, sync_playwright
 
 from benchmarks.demo import CHROMIUM, FLAGS, serving
-from benchmarks.own import arithmetic, write_rows
+from benchmarks.own import precision, write_rows
 from benchmarks.tables import HEADINGS, METRICS, duration, score, table
 from tools.machine import describe
 from tools.soak import run
@@ -107,7 +107,7 @@ def measure(command: str) -> dict:
 def markdown(result: dict) -> str:
     """The table in docs/results.md."""
     lines = []
-    for row in sorted(result["rows"], key=lambda row: COMMANDS.index(row["command"])):
+    for row in result["rows"]:
         scores = [score(row, metric) for metric in METRICS]
         costs = [duration(row["seconds"]), f"{row['memory_mib']:,.0f} MiB"]
         costs.append(f"{row['disk_mb']:.0f} MB")
@@ -125,7 +125,7 @@ def main() -> None:
     if not arguments.table:
         about = describe("torch", "dvc", "streamlit")
         for command in arguments.only:
-            row = {"command": command, "precision": arithmetic()} | measure(command)
+            row = {"command": command, "precision": precision()} | measure(command)
             print(row, flush=True)
             write_rows(RESULT, [row | about], "command", "precision")
     print(markdown(json.loads(RESULT.read_text())))

@@ -16,7 +16,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-from benchmarks.own import Shape, arithmetic, on_noise, seconds_per_step, write_rows
+from benchmarks.own import Shape, on_noise, precision, seconds_per_step, write_rows
 from benchmarks.tables import table
 from src import params
 from src.common.allocator import keep_freed_memory
@@ -90,7 +90,7 @@ def main() -> None:
                 print(busy, copies, speed, flush=True)
     rows = [
         {
-            "precision": arithmetic(),
+            "precision": precision(),
             "beside_a_busy_process": busy,
             "copies": copies,
             "images_per_second": statistics.median(values),

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks import peers, processors, quick_start, spoilt
+from benchmarks import arithmetic, peers, pipeline, processors, quick_start, spoilt
 from benchmarks.tables import duration
 from src import params
 from stages.__main__ import NAMES
@@ -120,11 +120,30 @@ def test_the_costs_of_the_quick_start_were_measured():
     assert quick_start.markdown(result) in RESULTS
 
 
+def test_the_shares_and_overheads_of_both_processors_were_measured():
+    shares = rows_by_precision(arithmetic.RESULT)
+    training, evaluation = (
+        {name: f"{100 * row[work]['share_of_ceiling']:.0f} %" for name, row in shares.items()}
+        for work in ("training", "evaluation")
+    )
+    fast = f"{training['bfloat16']} of a training step, {evaluation['bfloat16']} of an evaluation"
+    assert training["float32"] == evaluation["float32"]
+    assert f"| {fast}; with AVX2 alone {training['float32']} of both |" in RESULTS
+    overheads = rows_by_precision(pipeline.RESULT)
+    fast, slow = overheads["bfloat16"], overheads["float32"]
+    for key, decimals in (("nothing_to_do_s", 1), ("experiment_adds_s", 0)):
+        cell = f"| {fast[key]:.1f} s; with AVX2 alone {slow[key]:.{decimals}f} s |"
+        assert cell in RESULTS
+
+
+def rows_by_precision(path: Path) -> dict[str, dict]:
+    return {row["precision"]: row for row in json.loads((ROOT / path).read_text())["rows"]}
+
+
 def least_minutes(precision: str) -> float:
     """Minutes that training and drawing of `make run` take, without its other work."""
     p = params.load()
-    rows = json.loads((ROOT / processors.RESULT).read_text())["rows"]
-    (row,) = (row for row in rows if row["precision"] == precision)
+    row = rows_by_precision(processors.RESULT)[precision]
     drawing = p.spread.seeds * p.sample.count / 10_000 * row["drawing_10000_seconds"]
     return row["training_minutes"] + drawing / 60
 
