@@ -1,6 +1,6 @@
 """Compare ours with other implementations after equal training times.
 
-    python -m benchmarks.peers [--minutes 5 15] [--draw-minutes 0.5] [--only NAME ...]
+    python -m benchmarks.peers [--minutes 5 15] [--draw-minutes 2] [--only NAME ...]
 
 All run on the same machine, one process after another, with the same MNIST training images and the
 same minutes:
@@ -457,7 +457,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--minutes", type=float, nargs="+", default=[5, 15])
-    parser.add_argument("--draw-minutes", type=float, default=0.5)
+    parser.add_argument("--draw-minutes", type=float, default=2)
     parser.add_argument("--only", nargs="*", choices=PEERS, default=list(PEERS))
     parser.add_argument("--keep", type=Path, metavar="FOLDER")
     parser.add_argument("--one", choices=PEERS, help=argparse.SUPPRESS)
