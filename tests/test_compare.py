@@ -147,3 +147,12 @@ def test_groups_that_cannot_be_compared_say_why(experiment, monkeypatch, capsys,
         experiment(seed, 5.0, schedule="sigmoid", timesteps=10, classifier="other")
     assert run(monkeypatch, a, b) == 1
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_metric_that_does_not_exist_is_named(experiment, monkeypatch, capsys):
+    for seed in (1, 2):
+        experiment(seed, 3.0)
+        experiment(seed, 4.0, schedule="linear")
+    metrics = "--metrics", "fid.fd_digits", "fid.fd_digit"
+    assert run(monkeypatch, "schedule=cosine", "schedule=linear", *metrics) == 1
+    assert "A and B have no fid.fd_digit." in capsys.readouterr().err

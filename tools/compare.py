@@ -20,18 +20,9 @@ from src.common import yaml12
 from src.common.errors import UserError
 from src.show import experiments
 from src.show.commits import Commit, experiment_refs, flat
+from src.show.page import MEASURES
 
 METRICS = tuple(name for name in experiments.METRICS if name != "train.heldout_loss")
-HIGHER_IS_BETTER = {"accuracy", "precision", "recall", "density", "coverage", "cas"}
-LOWER_IS_BETTER = {
-    "bits_per_dim",
-    "broken",
-    "fd_digits",
-    "fd_digits_infinity",
-    "fd_imagenet",
-    "fid",
-    "kid_digits",
-}
 LEVEL = 0.95  # of the intervals
 POWER = 0.8  # share of repetitions that detect a detectable difference
 
@@ -186,11 +177,11 @@ def conclusion(metric: str, a: Mapping[int, float], b: Mapping[int, float]) -> s
             f"cannot be told apart: they differ by {size} +- {half} ({how}). "
             f"{counts[-1]} more seeds each would detect {detectable}"
         )
-    key = metric.rpartition(".")[2]
     higher, lower = ("B", "A") if result.mean > 0 else ("A", "B")
-    if key in LOWER_IS_BETTER:
+    better = MEASURES[metric].better if metric in MEASURES else ""
+    if better == "lower":
         return f"{lower} is better than {higher} by {size} +- {half} ({how})"
-    word = "better" if key in HIGHER_IS_BETTER else "higher"
+    word = "better" if better == "higher" else "higher"
     return f"{higher} is {word} than {lower} by {size} +- {half} ({how})"
 
 
@@ -230,6 +221,11 @@ def main() -> int:
         b = group(arguments.b, settings[1], commits)
         check_comparable(a, b, settings[0].keys() & settings[1].keys())
         values = {name: [a.values(name), b.values(name)] for name in arguments.metrics}
+        if wrong := [n for n, sides in values.items() if n not in MEASURES and not any(sides)]:
+            raise UserError(
+                f"--metrics: A and B have no {', '.join(wrong)}. `dvc metrics show` lists all "
+                f"metrics"
+            )
         measured = {name: sides for name, sides in values.items() if all(sides)}
         if not measured:
             names = ", ".join(arguments.metrics)

@@ -8,6 +8,7 @@ mnist/00001.png and so on, in RGB and without labels.
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from src import archives, params
+from src.common.errors import UserError
 from src.common.torchvision_remedy import torchvision
 from tools.get_data import write_zip
 
@@ -39,17 +41,22 @@ def homework(folder: str | Path) -> Iterator[tuple[str, Image.Image]]:
         yield f"mnist/{i:05d}.png", Image.fromarray(colour)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("what", choices=["cifar10", "homework"])
     parser.add_argument("file", type=Path)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        images = photographs(scratch) if arguments.what == "cifar10" else homework("data")
-        print(f"{arguments.file}: {write_zip(arguments.file, images):,} images")
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            images = photographs(scratch) if arguments.what == "cifar10" else homework("data")
+            print(f"{arguments.file}: {write_zip(arguments.file, images):,} images")
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

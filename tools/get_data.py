@@ -54,7 +54,7 @@ def main() -> int:
     arguments = sys.argv[1:]
     if arguments not in ([], ["digits"], ["mnist"]):
         print(
-            f"DATA: expected digits or mnist, got {' '.join(arguments)!r}. `make help` explains",
+            f"DATA: expected digits or mnist, got {' '.join(arguments)!r}. docs/guide.md explains",
             file=sys.stderr,
         )
         return 2

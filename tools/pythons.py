@@ -41,14 +41,14 @@ def attempt(python: str, lowest: bool) -> dict:
         seconds = time.perf_counter() - started
         outcome = "not installed" if done.returncode else _run("make test-fast", clone).stdout
         print(outcome[-3000:], done.stderr[-3000:], sep="\n", flush=True)
-        versions = _run(".venv/bin/python -m pip freeze", clone).stdout if lowest else ""
+        packages = _run(".venv/bin/python -m pip freeze", clone).stdout if lowest else ""
     return {
         "python": version,
         "dependencies": "lowest" if lowest else "pinned",
         "install_seconds": round(seconds),
         "outcome": (re.findall(r"(\d+ (?:failed|passed).*?) in ", outcome) or [outcome])[-1],
-        "versions": versions.split(),
-    }
+        "packages": packages.split(),
+    } | {key: value for key, value in describe().items() if key != "versions"}
 
 
 def _run(command: str, cwd: Path) -> subprocess.CompletedProcess:
@@ -63,13 +63,15 @@ def main() -> None:
     parser.add_argument("--lowest", action="store_true")
     arguments = parser.parse_args()
     rows = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []
+    failed = False
     for python in arguments.pythons[:1] if arguments.lowest else arguments.pythons:
         row = attempt(python, arguments.lowest)
         same = ("python", "dependencies")
         rows = [old for old in rows if any(old[key] != row[key] for key in same)] + [row]
         print({key: row[key] for key in (*same, "outcome")}, flush=True)
-        reports.write_json(RESULT, {"rows": rows} | describe("torch"))
-    sys.exit(any("passed" not in row["outcome"] or "failed" in row["outcome"] for row in rows))
+        reports.write_json(RESULT, {"rows": rows})
+        failed |= "passed" not in row["outcome"] or "failed" in row["outcome"]
+    sys.exit(failed)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ hand. Give it a new name: values of two yardsticks do not compare. `python -m to
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from src import provenance, yardstick
 from src.common import dataset
+from src.common.errors import UserError
 from src.common.files import copy
 from src.score import floors
 from src.score.measure import Instrument
@@ -24,19 +26,31 @@ SOURCES: dict[yardstick.File, str] = {
 }
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("name", nargs="?", help="name of the yardstick, such as mnist-1")
     parser.add_argument("--floors", action="store_true", help="measure the floors of make score")
     arguments = parser.parse_args()
-    if arguments.name:
-        make(arguments.name, FOLDER)
-    if arguments.floors:
-        data = dataset.load("arrays/dataset.safetensors")
-        instrument = Instrument(FOLDER)
-        expected = instrument.yardstick.dataset_fingerprint
-        provenance.expect("arrays/dataset.safetensors, its data set", data.fingerprint, expected)
-        floors.make(instrument, data, FOLDER)
+    if not arguments.name and not arguments.floors:
+        parser.error("expected NAME, --floors or both")
+    try:
+        if arguments.name:
+            make(arguments.name, FOLDER)
+        if arguments.floors:
+            measure_floors(FOLDER)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def measure_floors(folder: Path) -> None:
+    """Write what real test digits score. Raises UserError for another data set's yardstick."""
+    data = dataset.load("arrays/dataset.safetensors")
+    instrument = Instrument(folder)
+    expected = instrument.yardstick.dataset_fingerprint
+    provenance.expect("arrays/dataset.safetensors, its data set", data.fingerprint, expected)
+    floors.make(instrument, data, folder)
 
 
 def make(name: str, folder: Path) -> None:
@@ -61,4 +75,4 @@ def make(name: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
