@@ -86,7 +86,7 @@ test-fast: install  ## run the quick tests
 	python -m pytest -m "not slow and not browser"
 
 .PHONY: soak
-soak: install  ## kill every stage at 20 random moments and compare the results (hours)
+soak: install  ## kill each stage of make run at 20 random moments and compare the results (hours)
 	python -m tools.soak --report benchmarks/results/soak.json
 
 .PHONY: fuzz
@@ -119,6 +119,7 @@ benchmark: install  ## compare with others, time, run ablations (hours; after ma
 	python -m benchmarks.processors
 	python -m benchmarks.scaling
 	python -m benchmarks.score
+	python -m benchmarks.scale
 
 .PHONY: audit
 audit: install  ## look for known vulnerabilities of the pinned versions (needs the network)

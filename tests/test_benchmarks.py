@@ -2,8 +2,11 @@
 
 import json
 import math
+import subprocess
+import sys
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +22,7 @@ from benchmarks import (
     processors,
     replicas,
     sampling,
+    scale,
     schedules,
 )
 from tests.helpers import ROOT, denoiser
@@ -102,6 +106,44 @@ def test_the_picture_of_peers_has_a_line_for_each(tmp_path, monkeypatch):
         peers.picture([row] * count, [torch.full((8, 28, 28), 255).tolist()] * count)
         heights.append(Image.open(tmp_path / "peers.png").height)
     assert heights[1] > 2 * heights[0]
+
+
+def test_the_exponent_of_time_is_that_of_the_two_archives():
+    def row(count: int, seconds: float) -> dict:
+        return {
+            "count": count,
+            "stages": {key: {"seconds": seconds, "memory_mib": 1500} for key in scale.NAMES},
+        }
+
+    table = scale.markdown({"rows": [row(20_000, 3.0), row(200_000, 300.0)]})
+    assert "| `unpack` | 3 s | 5 min | 1,500 MiB | 1,500 MiB | 2.0 |" in table
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
+def test_own_memory_counts_what_a_process_fills_and_not_what_it_maps(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(2**26))
+    code = """
+import mmap
+input()
+with open("file", "rb") as file:
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+assert not any(mapped[i] for i in range(0, len(mapped), 4096))
+input("mapped\\n")
+filled = b"1" * 2**26
+input("filled\\n")
+"""
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    sizes = []
+    with subprocess.Popen(command, cwd=tmp_path, **pipes) as child:
+        for _ in range(2):
+            child.stdin.write("\n")
+            child.stdin.flush()
+            child.stdout.readline()
+            sizes.append(scale.own_memory(psutil.Process(child.pid)))
+        child.kill()
+    assert sizes[0] < 2**25 < 2**26 < sizes[1]
 
 
 def test_the_tables_of_settings_are_the_committed_ones():
