@@ -80,10 +80,10 @@ def batches(
     sampler: Sampler,
     seed: int,
     labels: Tensor | None,
-    parts: list[range],
+    ranges: list[range],
     trajectories: int = 0,
 ) -> Iterator[Batch]:
-    """Draw a batch of images for each range of image numbers in `parts`.
+    """Draw a batch of images for each of these ranges of image numbers.
 
     Images 1 to `trajectories` keep their trajectories.
     """
@@ -100,36 +100,36 @@ def batches(
         trajectory = torch.stack([*states, images[:kept]]) if kept else None
         return Batch(numbers[0], images, trajectory)
 
-    return on_all_cores(finish, parts, denoiser)
+    return on_all_cores(finish, ranges, denoiser)
 
 
 def on_all_cores(
-    finish: Callable[[range, Event], T | None], parts: list[range], denoiser: Denoiser
+    finish: Callable[[range, Event], T | None], ranges: list[range], denoiser: Denoiser
 ) -> Iterator[T]:
-    """Yield the result of `finish` for each part. It gets an event that asks it to stop.
+    """Yield the result of `finish` for each range. It gets an event that asks it to stop.
 
-    On CPUs each core computes whole parts: the work on small feature maps is too little to share
+    On CPUs each core computes whole ranges: the work on small feature maps is too little to share
     among cores. So no image depends on the number of cores.
     """
     stopped = Event()
 
-    def finish_part(numbers: range) -> T:
+    def finish_range(numbers: range) -> T:
         return cast(T, finish(numbers, stopped))  # None only after the caller has stopped
 
     if next(denoiser.parameters()).device.type != "cpu":
-        yield from map(finish_part, parts)
+        yield from map(finish_range, ranges)
         return
     cores = torch.get_num_threads()
     try:
         with ThreadPool(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
             try:
-                yield from pool.imap(finish_part, parts)
+                yield from pool.imap(finish_range, ranges)
             finally:  # Python aborts if threads still compute when it ends
                 stopped.set()
                 pool.close()
                 pool.join()
     finally:
-        torch.set_num_threads(cores)  # a part of the pool's setting holds for all threads
+        torch.set_num_threads(cores)  # the pool's setting also changed one of the process
 
 
 def draw(
@@ -185,6 +185,14 @@ def choose_labels(
     named = names_of_classes(names, len(counts))
     chosen = torch.tensor([_number(name, named) for name in classes])
     return chosen.repeat(-(-count // len(classes)))[:count]
+
+
+def labels_for(
+    denoiser: Denoiser, about: dict, classes: list[int | str] | None, seed: int, count: int
+) -> Tensor | None:
+    """`choose_labels` for a model, whose file says this `about` its classes."""
+    counts = about["class_counts"] if denoiser.conditional else []
+    return choose_labels(classes, counts, seed, count, about.get("class_names"))
 
 
 def _number(wanted: int | str, names: list[str]) -> int:

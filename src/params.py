@@ -80,6 +80,8 @@ class Unpack(Section):
     size: Annotated[int, Field(ge=1, le=MAX_SIDE)] | None
     background: Background
     transpose: Transpose
+    max_files: Count
+    max_gib: Annotated[Float, Field(gt=0, le=2**20)]
 
 
 class Model(Section):

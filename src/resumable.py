@@ -161,7 +161,7 @@ def manifest_of(job: Job, about: dict, model: str, pixels: str) -> Manifest:
         model=model,
         pixels=pixels,
         sampler=sampler,
-        timesteps=denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing),
+        timesteps=sampler.timesteps(denoiser.schedule),
         evaluations=sampler.evaluations(denoiser),
         precision=denoiser.precision,
         seed=job.settings.seed,

@@ -122,8 +122,8 @@ def run(stage: str) -> int:
             raise
         reason = str(error).partition("\n")[0] or "MemoryError"
         print(
-            f"\n{stage}: not enough memory ({reason}); free some, or lower the batch size of this "
-            f"stage in params.yaml, then `dvc repro` again",
+            f"\n{stage}: not enough memory ({reason}); free some, or lower batch_size in "
+            f"params.yaml if this stage has one, then `dvc repro` again",
             file=sys.stderr,
         )
         return 1

@@ -21,8 +21,7 @@ def main() -> None:
     )
     random = generator(p.bound.seed, "bound images")
     chosen = torch.randperm(len(data.heldout_images), generator=random)[: p.bound.images]
-    images = data.heldout_images[chosen]
-    labels = None if data.heldout_labels is None else data.heldout_labels[chosen]
+    images, labels = data.heldout(chosen)
     bound = likelihood.bits_per_dim(model.to(device.best()), images, labels, p.bound.seed)
     metrics = data.describe() | {
         "model": artifact.digest("models/model.safetensors"),

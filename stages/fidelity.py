@@ -28,13 +28,13 @@ def main() -> None:
     sampler = drawing.fitted(p.sample.sampler, model)
     random = generator(p.fidelity.seed, "fidelity images")
     chosen = torch.randperm(len(data.heldout_images), generator=random)[: p.fidelity.images]
-    images = data.heldout_images[chosen]
-    labels = None if data.heldout_labels is None else data.heldout_labels[chosen]
+    images, labels = data.heldout(chosen)
 
     distance = reference.distance()
     if distance is None:
         print("fidelity: not measured, since fd_imagenet is not", file=sys.stderr)
-    frechet.caution("fd_imagenet", len(images), IMAGENET.dims)
+    else:
+        frechet.caution("fd_imagenet", len(images), IMAGENET.dims)
     real = distance(images) if distance else None
     rows = []
     steps = fidelity.nearest_steps(model, sampler, p.fidelity.log_snr)

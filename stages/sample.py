@@ -31,9 +31,7 @@ def main() -> None:
             "sample: the model has no classes, so sample.guidance has no effect. It is set to 1, "
             "which is off"
         )
-    counts = about["class_counts"] if model.conditional else []
-    names = about.get("class_names")
-    labels = drawing.choose_labels(settings.classes, counts, settings.seed, settings.count, names)
+    labels = drawing.labels_for(model, about, settings.classes, settings.seed, settings.count)
     job = Job(model, sampler, settings, labels, KEPT_TRAJECTORIES)
     digest = artifact.digest(MODEL)
     key = [digest, settings.model_dump(), sampler, model.precision, device.name(device.best())]

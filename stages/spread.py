@@ -34,14 +34,12 @@ def main() -> None:
 
     model, about = model_file.open_model("models/model.safetensors", p.sample.precision)
     sampler = drawing.fitted(p.sample.sampler, model)
-    counts = about["class_counts"] if model.conditional else []
-    names = about.get("class_names")
     imagenet = ExtractorReference(IMAGENET, Path("reference")).distance()
     measured: dict[str, Any] = {**first, **quality}
     rows = [{"seed": p.sample.seed} | {name: measured[name] for name in SCORES}]
     seeds = range(p.sample.seed + 1, p.sample.seed + p.spread.seeds)
     for seed in tqdm(seeds, desc="spread", unit="seed"):
-        labels = drawing.choose_labels(p.sample.classes, counts, seed, p.sample.count, names)
+        labels = drawing.labels_for(model, about, p.sample.classes, seed, p.sample.count)
         images = drawing.draw(model, sampler, seed, p.sample.count, labels, p.sample.batch_size)
         comparison = Comparison(images, labels, data, reference, real)
         scores = comparison.scores(p.quality.neighbours, p.quality.seed)

@@ -35,9 +35,7 @@ def main() -> None:
     drawers = [("student", student, its_sampler) for student, its_sampler in students]
     few = [replace(sampler, steps=steps) for steps in FEW_STEPS if steps < sampler.steps]
     drawers += [("teacher", teacher, one) for one in [*few, sampler]]
-    counts = about["class_counts"] if teacher.conditional else []
-    names = about.get("class_names")
-    labels = drawing.choose_labels(settings.classes, counts, settings.seed, settings.count, names)
+    labels = drawing.labels_for(teacher, about, settings.classes, settings.seed, settings.count)
 
     rows = []
     for name, model, one in tqdm(drawers, desc="students", unit="setting"):

@@ -21,8 +21,7 @@ def main() -> None:
     model, about = model_file.open_model(MODEL, p.sweep.precision)
     fingerprint = reference.about["dataset_fingerprint"]
     provenance.expect(f"{MODEL}, its data set", about["dataset_fingerprint"], fingerprint)
-    counts = about["class_counts"] if model.conditional else []
-    labels = drawing.choose_labels(None, counts, p.sweep.seed, p.sweep.count)
+    labels = drawing.labels_for(model, about, None, p.sweep.seed, p.sweep.count)
     imagenet = Imagenet(real)
 
     rows = []

@@ -212,7 +212,7 @@ def adversary(teacher, shades, params, monkeypatch):
 
 
 def test_the_discriminator_has_a_head_start(adversary):
-    trainer = adversary(3)
+    trainer = adversary(4)
     players = trainer.players.values()
     states = [[flat(player).clone() for player in players]]
     for _ in trainer.run():
@@ -221,7 +221,27 @@ def test_the_discriminator_has_a_head_start(adversary):
         [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
         for before, after in pairwise(states)
     ]
-    assert moved == [[True, False], [True, False], [True, True]]
+    assert moved == [[True, False], [True, False], [True, True], [True, True]]
+    short = adversary(2)  # where it takes half of the steps
+    before = flat(short.players["student"]).clone()
+    next(run := short.run())
+    assert torch.equal(flat(short.players["student"]), before)
+    next(run)
+    assert not torch.equal(flat(short.players["student"]), before)
+
+
+def test_an_adversary_takes_batches_in_parts_and_does_without_an_average(adversary):
+    whole, parts = adversary(4), adversary(4, accumulation=2, ema=False)
+    assert next(parts.run()).loss == pytest.approx(next(whole.run()).loss, rel=1e-4)
+    assert parts.averaged is parts.game.student and whole.averaged is not whole.game.student
+
+
+def test_an_adversary_of_a_model_with_dropout_does_not_use_it(shades, adversary):
+    model = denoiser("v", margin=0.1, dropout=0.5)
+    settings = adversary(3).settings
+    pair = [AdversarialTrainer(student_of(model), model, shades, settings, 0) for _ in range(2)]
+    one, other = [[step.loss for step in trainer.run()] for trainer in pair]
+    assert one == other
 
 
 def test_a_model_without_classes_has_an_adversary_on_images_with_labels(shades, adversary):

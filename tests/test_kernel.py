@@ -53,6 +53,6 @@ def test_the_distance_from_all_points_is_the_estimate_of_the_definition():
     real, fake = cloud(2300, 0), cloud(400, 1, 0.5)
     unit = real.double().square().mean().sqrt()
     expected = float(discrepancy(real.double() / unit, fake.double() / unit))
-    assert KernelDistance(real).to(fake) == pytest.approx(expected, rel=1e-9)
+    assert KernelDistance(real).distance(fake) == pytest.approx(expected, rel=1e-9)
     subsets = kid(real, fake, seed=0, subsets=100, size=200)[0]
-    assert KernelDistance(real).to(fake) == pytest.approx(subsets, rel=0.05)
+    assert KernelDistance(real).distance(fake) == pytest.approx(subsets, rel=0.05)

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from src.training import outlook
-from src.training.outlook import IGNORED, TIMED, Outlook, minutes
+from src.training.outlook import IGNORED, TIMED, Outlook, duration
 from tests.helpers import denoiser
 
 
@@ -38,4 +38,4 @@ def test_a_short_training_has_no_outlook(monkeypatch):
     "seconds, text", [(40, "40 s"), (720, "12 min"), (7500, "2 h 5 min"), (3599, "1 h 0 min")]
 )
 def test_times_are_short(seconds, text):
-    assert minutes(seconds) == text
+    assert duration(seconds) == text

@@ -221,7 +221,7 @@ def test_scores_of_few_images_come_with_a_caution(finished):
     lines = (finished / ".scratch" / "stderr.txt").read_text().splitlines()
     start = "sweep: 60 images are too few for 128 features"
     (caution,) = [line for line in lines if line.startswith(start)]
-    assert "fd_digits is far too high" in caution
+    assert "makes fd_digits far too high" in caution
 
 
 def test_the_spread_begins_with_the_images_that_were_measured(finished):

@@ -68,6 +68,15 @@ def test_folders_that_name_no_digit_are_refused_with_the_way_out(tmp_path, names
     assert folder.read(tmp_path / "own", classes="none").labels is None
 
 
+def test_advice_is_that_of_the_score_and_not_of_unpack(tmp_path):
+    names = [f"{i % 2}/{i}.png" for i in range(12)]
+    pngs(tmp_path / "long", names, DIGITS[:, :20])
+    with pytest.raises(UserError, match="; --fit resize takes the middle square of each"):
+        folder.read(tmp_path / "long")
+    notes = folder.read(pngs(tmp_path / "own", names), classes="cycle").notes
+    assert "unpack" not in " ".join(notes)
+
+
 def test_cycled_classes_follow_the_numbers_in_the_names_not_their_order(tmp_path):
     pngs(tmp_path / "own", [f"img_{i}.png" for i in range(1, 13)])
     scored = folder.read(tmp_path / "own", classes="cycle")
@@ -227,7 +236,9 @@ def test_the_kernel_distance_has_the_deviation_of_many_draws(shift):
     real = torch.randn(1000, 8, generator=random)
     sets = [torch.randn(600, 8, generator=random) + shift for _ in range(100)]
     values = [kernel_distance(real, features) for features in sets]
-    assert values[0].value == pytest.approx(KernelDistance(real).to(sets[0]), rel=1e-9, abs=1e-12)
+    assert values[0].value == pytest.approx(
+        KernelDistance(real).distance(sets[0]), rel=1e-9, abs=1e-12
+    )
     spread = torch.tensor([value.value for value in values]).std().item()
     estimated = math.sqrt(sum(value.deviation**2 for value in values) / len(values))
     assert spread / 1.3 < estimated < 1.8 * spread

@@ -15,7 +15,7 @@ from src.params import Train
 from src.training.batches import Batches, augment
 from src.training.heldout import level_edges, loss_by_noise_level
 from src.training.setup import describe, untrained
-from src.training.trainer import Trainer, annealing, ema_decay, limited
+from src.training.trainer import Trainer, ema_decay, limited, lr_factor
 from tests.helpers import denoiser, schedule_config, unet_config
 
 UNIFORM = Times.named("uniform")
@@ -197,15 +197,15 @@ def test_without_averaging_the_trained_weights_are_kept(data, settings):
 
 def test_learning_rate_warms_up_to_its_peak_and_anneals_to_zero(settings):
     long = change(settings, steps=1000, warmup_steps=100)
-    rates = [2e-3 * annealing(step, long) for step in range(1001)]
+    rates = [2e-3 * lr_factor(step, long) for step in range(1001)]
     assert rates[0] == pytest.approx(2e-5) and max(rates) == rates[100] == pytest.approx(2e-3)
     assert rates[550] == pytest.approx(1e-3) and rates[1000] == pytest.approx(0, abs=1e-12)
     assert rates[100:] == sorted(rates[100:], reverse=True)
     brief = change(settings, steps=10, warmup_steps=200)
-    short = [annealing(step, brief) for step in range(10)]
+    short = [lr_factor(step, brief) for step in range(10)]
     assert max(short) == short[5] == 1 and short[:6] == sorted(short[:6])
     assert short[9] == pytest.approx(0.2)
-    assert annealing(0, change(settings, steps=1, warmup_steps=200)) == 1
+    assert lr_factor(0, change(settings, steps=1, warmup_steps=200)) == 1
 
 
 def test_matrices_inside_the_network_go_to_muon_and_all_else_to_adamw(data, settings):

@@ -184,6 +184,8 @@ UNPACK = params.Unpack(
     size=None,
     background="black",
     transpose="auto",
+    max_files=2_000_000,
+    max_gib=8,
 )
 
 
@@ -199,7 +201,7 @@ def read_image(path: Path) -> object:
 
 
 def read_idx(path: Path) -> torch.Tensor:
-    return idx.read(members.of_file(path, path.name), 3, path.parent)
+    return idx.read(members.of_file(path, path.name), 3, path.parent, UNPACK)
 
 
 def read_npz(path: Path) -> frechet.Moments:

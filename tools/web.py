@@ -79,7 +79,7 @@ def settings(denoiser: Denoiser, sampler: Sampler) -> dict:
     x_s = alpha_next x0 + direction (x_t - alpha x0) + fresh noise. The last step ends in x0.
     """
     schedule = denoiser.schedule
-    timesteps = schedule.sampling_timesteps(sampler.steps, sampler.spacing)
+    timesteps = sampler.timesteps(schedule)
     alphas, sigmas = schedule.alpha[timesteps].tolist(), schedule.sigma[timesteps].tolist()
     log_snrs = schedule.log_snr[timesteps].tolist()
     steps = []

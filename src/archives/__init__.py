@@ -26,16 +26,17 @@ from ..common.errors import UserError
 from ..common.mapped import Spool
 from ..common.randomness import generator
 from ..params import Unpack
-from . import idx, members
+from . import idx
 from .decode import check_side, decode, resized
 from .layout import Layout, arrange
-from .members import Member
+from .members import Member, check_bytes
 from .source import Source, find
 
 KNOWN = {"1934b35f0e63": "MNIST", "f41e31dbdd31": "scikit-learn digits (8x8, not MNIST)"}
 # Most bytes of pixels per byte of the archive, after the first FREE_PIXELS. MNIST as PNGs has 3.
 MAX_PIXEL_RATIO = 500
 FREE_PIXELS = 128 * 2**20
+MAX_LISTING_BYTES = 2**28  # of a dataset.json
 FEWEST = 4
 CHUNK = 2**20
 
@@ -57,7 +58,7 @@ def read(
     if not folder.is_dir():
         raise UserError(f"{folder}/: not found; `make run` gets MNIST, or put your images there")
     with contextlib.ExitStack() as stack:
-        source = find(folder, scratch, stack)
+        source = find(folder, scratch, stack, settings)
         if source.idx:
             data, notes = _read_idx(source, settings, scratch)
         else:
@@ -89,7 +90,7 @@ def read_images(path: str | Path, settings: Unpack) -> Images:
         raise UserError(f"{path}: not found")
     settings = settings.model_copy(update={"split": "random"})
     with contextlib.ExitStack() as stack:
-        source = find(path, scratch, stack)
+        source = find(path, scratch, stack, settings)
         if source.idx:
             raise UserError(f"{source.where}: IDX files; expected PNG or JPEG images")
         layout = _arranged(source, settings)
@@ -104,7 +105,7 @@ def read_images(path: str | Path, settings: Unpack) -> Images:
 def look(folder: Path, settings: Unpack, scratch: Path) -> None:
     """Raises UserError unless the files in `folder` make up a data set. Decodes no image."""
     with contextlib.ExitStack() as stack:
-        source = find(folder, scratch, stack)
+        source = find(folder, scratch, stack, settings)
         if source.idx:
             idx.choose(source.idx, source.where)
         else:
@@ -130,7 +131,8 @@ def _described(data: Dataset) -> str:
 def _read_idx(source: Source, settings: Unpack, scratch: Path) -> tuple[Dataset, list[str]]:
     """Read the four IDX files. Raises UserError if they do not fit together."""
     name, files = idx.choose(source.idx, source.where)
-    arrays = [idx.read(file, 3 if i % 2 == 0 else 1, scratch) for i, file in enumerate(files)]
+    axes = (3, 1, 3, 1)
+    arrays = [idx.read(f, n, scratch, settings) for f, n in zip(files, axes, strict=True)]
     images, labels, heldout_images, heldout_labels = arrays
     notes = []
     emnist = name.lower().startswith("emnist")
@@ -169,6 +171,8 @@ def _idx_images(
             f"{source.where}: {len(images)} images but {len(labels)} labels; fetch the files again"
         )
     if settings.size is not None and images.shape[1:] != (settings.size, settings.size):
+        most = f"{source.where}: as {settings.size}x{settings.size} pixels, {len(images):,} images"
+        check_bytes(len(images) * settings.size**2, f"{most} take", settings)
         spool = Spool(scratch)
         for image in tqdm(images, desc="resize", unit="image"):
             small = resized(Image.fromarray(image.numpy()), settings.size)
@@ -248,7 +252,7 @@ def _listed(source: Source) -> dict[str, int] | None:
     listed: dict[str, int] = {}
     try:
         for listing in source.listings:
-            values = json.loads(listing.read())
+            values = json.loads(listing.read(MAX_LISTING_BYTES))
             if isinstance(values, dict) and values.get("labels") is not None:
                 base = PurePosixPath(listing.name).parent
                 listed |= {str(base / name): label for name, label in values["labels"]}
@@ -341,7 +345,7 @@ def _decoded(
         if side is None:
             _check_square(source.where, *array.shape[:2])
             side = len(array)
-            _check_pixels(source, len(files), side)
+            _check_pixels(source, len(files), side, settings)
         if array.shape[:2] != (side, side):
             raise UserError(
                 f"{file.label} is {array.shape[1]}x{array.shape[0]}, others are {side}x{side}; "
@@ -357,12 +361,15 @@ def _channels_first(array: np.ndarray) -> Tensor:
     return image[None] if image.ndim == 2 else image.permute(2, 0, 1)
 
 
-def _check_pixels(source: Source, count: int, side: int) -> None:
-    """Raises UserError if the archive unpacks to too many bytes of pixels for its size."""
-    limit = min(members.MAX_TOTAL_BYTES, FREE_PIXELS + MAX_PIXEL_RATIO * source.packed)
-    if count * side * side * 3 > limit:
+def _check_pixels(source: Source, count: int, side: int, settings: Unpack) -> None:
+    """Raises UserError if the images take more bytes than are allowed, or plausible."""
+    pixels = count * side * side * 3
+    what = f"{source.where}: {count:,} images of {side}x{side}"
+    check_bytes(pixels, f"{what} (unpack.size makes them smaller) take as RGB pixels", settings)
+    limit = FREE_PIXELS + MAX_PIXEL_RATIO * source.packed
+    if pixels > limit:
         raise UserError(
-            f"{source.where}: {count} images of {side}x{side} take more than the {limit} bytes of "
+            f"{what} take more than the {limit} bytes of "
             f"pixels that an archive of this size may hold; unpack.size makes them smaller"
         )
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..common.errors import UserError
 from ..common.mapped import Spool, SpoolError
-from .members import Member, inflated
+from ..params import Unpack
+from .members import Member, check_bytes, inflated
 
-MAX_BYTES = 4 * 2**30
 # "train-images-idx3-ubyte.gz", "emnist-letters-test-labels-idx1-ubyte", "t10k-images.idx3-ubyte"
 NAME = re.compile(r"(.*?)(train|test|t10k)-(images|labels)[-.]idx[13]-ubyte(\.gz)?", re.ASCII)
 PARTS = (("train", "images"), ("train", "labels"), ("test", "images"), ("test", "labels"))
@@ -53,7 +53,7 @@ def choose(members: list[Member], where: str) -> tuple[str, list[Member]]:
     return name, [files[part] for part in PARTS]
 
 
-def read(member: Member, dims: int, scratch: str | Path) -> Tensor:
+def read(member: Member, dims: int, scratch: str | Path, settings: Unpack) -> Tensor:
     """Read an IDX file of unsigned bytes, gzipped or not, as uint8 with `dims` axes.
 
     The format is described at yann.lecun.com/exdb/mnist. The bytes go to an unnamed file in the
@@ -74,11 +74,9 @@ def read(member: Member, dims: int, scratch: str | Path) -> Tensor:
                 )
             shape = tuple(int.from_bytes(head[4 + 4 * i : 8 + 4 * i], "big") for i in range(dims))
             expected = math.prod(shape)
-            if not 0 < expected <= MAX_BYTES:
-                raise UserError(
-                    f"{label}: its header says {shape}, {expected} bytes; "
-                    f"expected 1 to {MAX_BYTES}; fetch the file again"
-                )
+            if expected == 0:
+                raise UserError(f"{label}: its header says {shape}, no bytes; fetch the file again")
+            check_bytes(expected, f"{label}: its header says {shape},", settings)
             for chunk in inflated(file, expected, label, member.packed):
                 spool.add(chunk)
                 received += len(chunk)

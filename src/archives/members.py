@@ -18,10 +18,9 @@ from typing import IO, cast
 from ..common.errors import UserError
 from ..common.mapped import Spool, SpoolError
 from ..common.zips import check_methods
+from ..params import Unpack
 
-MAX_MEMBERS = 2_000_000
-MAX_MEMBER_BYTES = 16 * 2**20  # of an image
-MAX_TOTAL_BYTES = 8 * 2**30
+MAX_IMAGE_BYTES = 16 * 2**20
 MAX_TAR_HEADER = 2**20  # bytes of a long name or of an extended header
 # Most unpacked bytes per packed byte, after the first FREE_BYTES. MNIST's IDX files have 5.
 MAX_RATIO = 200
@@ -29,6 +28,26 @@ FREE_BYTES = 2**20
 CHUNK = 2**20
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 AGAIN = "make or fetch the archive again"
+
+
+def most_bytes(settings: Unpack) -> int:
+    return int(settings.max_gib * 2**30)
+
+
+def check_bytes(total: int, what: str, settings: Unpack) -> None:
+    """Raises UserError, starting with `what`, for more than settings.max_gib."""
+    if total > most_bytes(settings):
+        raise UserError(
+            f"{what} more than {settings.max_gib:g} GiB; use less, or raise unpack.max_gib"
+        )
+
+
+def check_files(count: int, where: str, settings: Unpack) -> None:
+    """Raises UserError, starting with `where`, for more than settings.max_files."""
+    if count > settings.max_files:
+        raise UserError(
+            f"{where}: more than {settings.max_files:,} files; use fewer, or raise unpack.max_files"
+        )
 
 
 @dataclass(frozen=True)
@@ -41,14 +60,13 @@ class Member:
     size: int  # bytes that it unpacks to, as the archive says
     open: Callable[[], IO[bytes]]
 
-    def read(self) -> bytes:
-        """The whole file, of at most MAX_MEMBER_BYTES. Raises UserError if it cannot be read."""
-        if self.size > MAX_MEMBER_BYTES:
+    def read(self, limit: int = MAX_IMAGE_BYTES) -> bytes:
+        """The whole file, of at most `limit` bytes. Raises UserError if it cannot be read."""
+        if self.size > limit:
             raise UserError(
-                f"{self.label} has {self.size} bytes; at most {MAX_MEMBER_BYTES} are accepted; "
-                f"make the image smaller"
+                f"{self.label} has {self.size} bytes; at most {limit} are accepted; make it smaller"
             )
-        return b"".join(self.chunks(MAX_MEMBER_BYTES))
+        return b"".join(self.chunks(limit))
 
     def chunks(self, limit: int) -> Iterator[bytes]:
         """Yield at most `limit` bytes of the file. Raises UserError if it cannot be read."""
@@ -78,32 +96,25 @@ def inflated(
         yield chunk
 
 
-def spooled(chunks: Iterable[bytes], scratch: Path, label: str) -> IO[bytes]:
+def spooled(chunks: Iterable[bytes], scratch: Path, label: str, settings: Unpack) -> IO[bytes]:
     """An unnamed file in `scratch` with these bytes, at its beginning.
 
-    Raises UserError, starting with `label`, for more than MAX_TOTAL_BYTES.
+    Raises UserError, starting with `label`, for more than settings.max_gib.
     """
     spool, total = Spool(scratch), 0
     for chunk in chunks:
         total += len(chunk)
-        if total > MAX_TOTAL_BYTES:
-            raise _too_large(label)
+        check_bytes(total, f"{label}: unpacks to", settings)
         spool.add(chunk)
     spool.file.seek(0)
     return spool.file
-
-
-def _too_large(label: str) -> UserError:
-    return UserError(
-        f"{label}: unpacks to more than {MAX_TOTAL_BYTES} bytes; use a smaller archive"
-    )
 
 
 def is_archive(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-def of_folder(folder: Path) -> list[Member]:
+def of_folder(folder: Path, settings: Unpack) -> list[Member]:
     """The files below a folder, sorted by name. Links are followed: DVC may keep files as links.
 
     Raises UserError for a folder that cannot be read, a broken link, pipe or device, and for too
@@ -123,8 +134,7 @@ def of_folder(folder: Path) -> list[Member]:
                 raise UserError(f"{path}: a broken link, pipe or device; move it elsewhere")
             _check_encoding(str(path))
             members.append(of_file(path, path.relative_to(folder).as_posix()))
-            if len(members) > MAX_MEMBERS:
-                raise UserError(f"{folder}/: more than {MAX_MEMBERS} files; use fewer")
+            check_files(len(members), f"{folder}/", settings)
     return sorted(members, key=lambda member: member.name)
 
 
@@ -133,7 +143,9 @@ def of_file(path: Path, name: str) -> Member:
     return Member(name, str(path), size, size, lambda: path.open("rb"))
 
 
-def of_archive(file: IO[bytes], name: str, label: str, scratch: Path) -> list[Member]:
+def of_archive(
+    file: IO[bytes], name: str, label: str, scratch: Path, settings: Unpack
+) -> list[Member]:
     """The files of a zip, tar or gzipped tar, sorted by name. They read from `file`.
 
     The suffix of `name` says which; `label` names the archive in messages. A gzipped tar is
@@ -144,7 +156,7 @@ def of_archive(file: IO[bytes], name: str, label: str, scratch: Path) -> list[Me
     """
     kind = "zip" if name.lower().endswith(".zip") else "tar"
     try:
-        found = _of_zip(file, label) if kind == "zip" else _of_tar(file, label, scratch)
+        found = _of_zip(file, label) if kind == "zip" else _of_tar(file, label, scratch, settings)
         members: dict[str, Member] = {}
         total = 0
         for member in found:
@@ -153,10 +165,8 @@ def of_archive(file: IO[bytes], name: str, label: str, scratch: Path) -> list[Me
                 raise UserError(f"{label}: member {member.name!r} appears twice; {AGAIN}")
             members[member.name] = member
             total += member.size
-            if total > MAX_TOTAL_BYTES:
-                raise _too_large(label)
-            if len(members) > MAX_MEMBERS:
-                raise UserError(f"{label}: more than {MAX_MEMBERS} members; use a smaller archive")
+            check_bytes(total, f"{label}: unpacks to", settings)
+            check_files(len(members), label, settings)
     except (UserError, MemoryError, SpoolError):
         raise
     except Exception as error:  # zipfile, tarfile and zlib raise many types of errors
@@ -192,9 +202,9 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
     return name
 
 
-def _of_tar(file: IO[bytes], label: str, scratch: Path) -> Iterator[Member]:
+def _of_tar(file: IO[bytes], label: str, scratch: Path, settings: Unpack) -> Iterator[Member]:
     if _head(file, 2) == b"\x1f\x8b":
-        file = _unzipped(file, label, scratch)
+        file = _unzipped(file, label, scratch, settings)
     archive = tarfile.TarFile(fileobj=cast(IO[bytes], _SmallReads(file)))
     for info in archive:
         if info.isdir():
@@ -230,12 +240,12 @@ def _head(file: IO[bytes], length: int) -> bytes:
     return head
 
 
-def _unzipped(file: IO[bytes], label: str, scratch: Path) -> IO[bytes]:
+def _unzipped(file: IO[bytes], label: str, scratch: Path, settings: Unpack) -> IO[bytes]:
     """An unnamed file in `scratch` with what the gzipped `file` holds."""
     packed = file.seek(0, 2)
     file.seek(0)
-    chunks = inflated(gzip.GzipFile(fileobj=file), MAX_TOTAL_BYTES + 1, label, packed)
-    return spooled(chunks, scratch, label)
+    chunks = inflated(gzip.GzipFile(fileobj=file), most_bytes(settings) + 1, label, packed)
+    return spooled(chunks, scratch, label, settings)
 
 
 class _SmallReads:

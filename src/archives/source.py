@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ..common.errors import UserError
+from ..params import Unpack
 from . import idx, members
 from .members import Member
 
@@ -31,7 +32,7 @@ class Source:
     listings: list[Member] = field(default_factory=list)  # dataset.json
 
 
-def find(path: Path, scratch: Path, stack: contextlib.ExitStack) -> Source:
+def find(path: Path, scratch: Path, stack: contextlib.ExitStack, settings: Unpack) -> Source:
     """The files of the data set in a folder or an archive. `stack` closes the archive.
 
     Raises UserError if there is none or more than one.
@@ -39,7 +40,7 @@ def find(path: Path, scratch: Path, stack: contextlib.ExitStack) -> Source:
     if path.is_file():
         files, where = [members.of_file(path, path.name)], str(path)
     else:
-        files, where = members.of_folder(path), f"{path}/"
+        files, where = members.of_folder(path, settings), f"{path}/"
     source = _sorted_out(files, where, path.resolve().name)
     source.name = _top(source.images) or source.name
     nested = 0
@@ -57,15 +58,15 @@ def find(path: Path, scratch: Path, stack: contextlib.ExitStack) -> Source:
         if nested == 0:
             file = archive.open()
         else:
-            chunks = archive.chunks(members.MAX_TOTAL_BYTES + 1)
-            file = members.spooled(chunks, scratch, archive.label)
+            chunks = archive.chunks(members.most_bytes(settings) + 1)
+            file = members.spooled(chunks, scratch, archive.label, settings)
         stack.enter_context(file)
         name = PurePosixPath(archive.name).name
         for suffix in members.SUFFIXES:
             if name.lower().endswith(suffix):
                 name = name[: -len(suffix)]
                 break
-        inside = members.of_archive(file, archive.name, archive.label, scratch)
+        inside = members.of_archive(file, archive.name, archive.label, scratch, settings)
         source = _sorted_out(inside, archive.label, name)
         source.packed = archive.packed
         source.skipped = skipped + source.skipped

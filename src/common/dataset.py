@@ -66,6 +66,11 @@ class Dataset:
         labels = self.heldout_labels if heldout else self.labels
         return [] if labels is None else torch.bincount(labels, minlength=self.classes).tolist()
 
+    def heldout(self, chosen: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The held-out images with these numbers, (N,) int64, and their labels if there are any."""
+        labels = None if self.heldout_labels is None else self.heldout_labels[chosen]
+        return self.heldout_images[chosen], labels
+
     def describe(self) -> dict:
         """The data set's name and fingerprint. Every metrics file has them."""
         return {"dataset": self.name, "dataset_fingerprint": self.fingerprint}

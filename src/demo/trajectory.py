@@ -56,7 +56,7 @@ def compute(
     they would only compete for the same cores.
     """
     steps = drawing.steps(denoiser, sampler, seed, range(1, count + 1), labels)
-    timesteps = denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing)
+    timesteps = sampler.timesteps(denoiser.schedule)
     x_t, x0 = [], []
     for i in range(len(timesteps)):
         with _computing:

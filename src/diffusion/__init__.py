@@ -14,7 +14,7 @@ ValueError for invalid settings.
         return torch.randn(64, 1, 28, 28)
 
     *_, last = sample(denoiser, noise, Sampler("euler", steps=20, spacing="trailing"), label)
-    images = last.x0  # in [-1, 1]
+    images = last.x0.clamp(-1, 1)
 """
 
 from .denoiser import Denoiser, DenoiserConfig, Prediction

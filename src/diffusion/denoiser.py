@@ -69,7 +69,8 @@ class DenoiserConfig:
 class Denoiser(nn.Module):
     """Predicts the clean image x0 from the noisy image x_t.
 
-    Images are float32 (B, C, H, W), x0 in [-1, 1]; t is int64 (B,), label int64 (B,) or None.
+    Images are float32 (B, C, H, W); t is int64 (B,), label int64 (B,) or None. Noise is added to
+    encoded images, in [-1 - margin, 1]: see `encode`.
     """
 
     def __init__(self, config: DenoiserConfig):
@@ -112,6 +113,10 @@ class Denoiser(nn.Module):
         """
         return torch.where(x0 <= -1, x0 - self.config.margin, x0) if self.config.margin else x0
 
+    def clip(self, x0: Tensor) -> Tensor:
+        """Limit predicted images to the range of encoded ones, [-1 - margin, 1]."""
+        return x0.clamp(-1 - self.config.margin, 1)
+
     def target(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
         """The target of the network's output, a x0 + b eps: see `combinations`. x0 is encoded."""
         t = t.cpu()
@@ -119,7 +124,7 @@ class Denoiser(nn.Module):
         return lookup(image_factor, t, x0) * x0 + lookup(noise_factor, t, x0) * eps
 
     def loss(self, x0: Tensor, eps: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-        """Mean squared error of the network's output for each image: (B,).
+        """Mean squared error of the network's output for each image: (B,). x0 is in [-1, 1].
 
         For epsilon this is eq. 14 of DDPM as a mean over values, for velocity the loss of
         conditional flow matching.

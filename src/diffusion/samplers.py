@@ -59,7 +59,8 @@ class Sampler:
             raise ValueError(f"steps: expected an integer of at least 1, got {self.steps!r}")
         most = MAX_ETA.get(self.method, max(MAX_ETA.values()))
         if not _is_number(self.eta) or not 0 <= self.eta <= most:
-            raise ValueError(f"eta: expected 0 to {most:g} for {self.method}, got {self.eta!r}")
+            whose = f" for {self.method}" if self.method in MAX_ETA else ""
+            raise ValueError(f"eta: expected 0 to {most:g}{whose}, got {self.eta!r}")
         for name in ("guidance", "autoguidance"):
             weight, interval = getattr(self, name), getattr(self, f"{name}_interval")
             if not _is_number(weight) or not 0 <= weight < math.inf:
@@ -90,13 +91,17 @@ class Sampler:
         inside_auto = _inside(self.autoguidance_interval, log_snr)
         return self.guidance if inside else 1.0, self.autoguidance if inside_auto else 1.0
 
+    def timesteps(self, schedule: Schedule) -> list[int]:
+        """The timesteps that it visits, strictly descending."""
+        return schedule.sampling_timesteps(self.steps, self.spacing)
+
     def evaluations(self, denoiser: Denoiser) -> int:
         """Network evaluations per image: one for each step, and one for each guidance that acts.
 
         heun predicts x0 twice at each timestep but the first.
         """
         count = 0
-        for i, t in enumerate(denoiser.schedule.sampling_timesteps(self.steps, self.spacing)):
+        for i, t in enumerate(self.timesteps(denoiser.schedule)):
             guidance, autoguidance = self.guidance_at(float(denoiser.schedule.log_snr[t]))
             once = 1 + (guidance != 1.0 and denoiser.conditional) + (autoguidance != 1.0)
             count += once * (2 if self.method == "heun" and i > 0 else 1)
@@ -122,8 +127,8 @@ class Step:
 
     t: int
     x_t: Tensor  # the noisy image at timestep t
-    # The x0 predicted from x_t, in [-1 - margin, 1] if clipped. At the last step, the image, after
-    # it is clipped to [-1, 1].
+    # The x0 predicted from x_t, in [-1 - margin, 1] if clipped. That of the last step, clipped to
+    # [-1, 1], is the image.
     x0: Tensor
 
 
@@ -168,7 +173,7 @@ def sample(
     heun             Heun's method over time on the flow path; any other path is scaled to it. It
                      predicts x0 twice a step
     dpmsolver++      sde-dpmsolver++ with eta 0: DPM-Solver++(2M) (Lu et al. 2022, algorithm 2)
-    sde-dpmsolver++  with eta 1 the SDE version of DPM-Solver++(2M)
+    sde-dpmsolver++  the SDE version of DPM-Solver++(2M) at eta 1; at eta 0 its ODE version
     sa-solver        Xue et al. 2023, algorithm 1, with predictor and corrector of order 2. It
                      integrates exactly where DPM-Solver++ takes a midpoint. The corrector
                      repeats a step when x0 is known at both ends. It uses the same noise and
@@ -177,7 +182,7 @@ def sample(
                      and a corrector from the parabola through the last three x0
     """
     denoiser.check_guidance(1.0 if label is None else sampler.guidance, sampler.autoguidance)
-    timesteps = denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing)
+    timesteps = sampler.timesteps(denoiser.schedule)
     if not 0 <= first < len(timesteps):
         raise ValueError(f"first: expected 0 to {len(timesteps) - 1}, got {first}")
     return _steps(denoiser, noise, sampler, timesteps[first:], label, clip)
@@ -198,7 +203,7 @@ def _steps(
     def predicted(x_t: Tensor, i: int) -> Tensor:
         guidance, autoguidance = sampler.guidance_at(2 * levels[i].lam)
         x0 = denoiser.predict_x0(x_t, timesteps[i], label, guidance, autoguidance)
-        return x0.clamp(-1 - denoiser.config.margin, 1) if clip else x0
+        return denoiser.clip(x0) if clip else x0
 
     x_t = noise()
     noisy_part = x_t  # of the last multistep

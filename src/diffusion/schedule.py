@@ -137,7 +137,7 @@ class Schedule:
         return lookup(self.alpha, t, like), lookup(self.sigma, t, like)
 
     def add_noise(self, x0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-        """x_t (B, C, H, W) for images x0 in [-1, 1], noise eps and t (B,) int64 (DDPM, eq. 4)."""
+        """x_t (B, C, H, W) for images x0, noise eps and t (B,) int64 (DDPM, eq. 4)."""
         alpha, sigma = self.levels(t, x0)
         return alpha * x0 + sigma * eps
 
@@ -147,8 +147,8 @@ class Schedule:
         leading   multiples of T // steps (DDIM). It starts below T - 1, where x_t should hold a
                   little signal, but samplers start with pure noise.
         trailing  equal strides down from T - 1 (Lin et al. 2024, table 2)
-        logsnr    T - 1, then equal strides in log-SNR from PURE_NOISE to CLEAN (Lu et al. 2022,
-                  "DPM-Solver", section 3.4). The last step goes to the clean image.
+        logsnr    T - 1, then equal strides in log-SNR from PURE_NOISE to one stride short of CLEAN
+                  (Lu et al. 2022, "DPM-Solver", section 3.4). The last step goes to the image.
         karras    equal strides in (sigma / alpha)^(1 / 7) from 80 to 0.002, or to t = 0 if that
                   has more noise (Karras et al. 2022, eq. 5); T - 1 in place of 80
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .schedule import ScheduleName
 
-# What `auto` stands for: near a log-SNR of -0.8, where digits take shape.
+# What `auto` stands for: log-SNRs from -1.0 to -0.7, where digits take shape.
 DEFAULT_TIMES: dict[ScheduleName, str] = {
     "linear": "focus 0.6 0.33",
     "cosine": "focus 0.6 0.62",

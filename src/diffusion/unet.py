@@ -79,8 +79,8 @@ def zeroed(layer: nn.Module) -> nn.Module:
 class ResidualBlock(nn.Module):
     """SiLU, conv, norm, scale and shift by the embedding, SiLU, dropout, conv; plus the input.
 
-    (B, in_channels, H, W) and embedding (B, time_width) -> (B, out_channels, H, W). It normalises
-    after the first convolution, so the input's scale does not matter.
+    (B, in_channels, H, W) and embedding (B, time_width) -> (B, out_channels, H, W). Only
+    the output of the first convolution is normalised.
     """
 
     def __init__(self, in_channels: int, out_channels: int, time_width: int, dropout: float):
@@ -132,7 +132,7 @@ class SelfAttention(nn.Module):
         return x + out.view(B, H, W, C).permute(0, 3, 1, 2)
 
 
-class Level(nn.Module):
+class Block(nn.Module):
     """One residual block, then self-attention if `attention`."""
 
     def __init__(self, in_channels: int, out_channels: int, attention: bool, config: UNetConfig):
@@ -175,20 +175,20 @@ class UNet(nn.Module):
         for i, out_channels in enumerate(widths):
             for block in range(config.res_blocks):
                 last = block == config.res_blocks - 1 and i < len(widths) - 1
-                self.down.append(Level(channels, out_channels, attends[i] and last, config))
+                self.down.append(Block(channels, out_channels, attends[i] and last, config))
                 channels = out_channels
                 skips.append(channels)
             if i < len(widths) - 1:
                 self.downsample.append(nn.Conv2d(channels, channels, 3, stride=2, padding=1))
                 skips.append(channels)
 
-        self.middle = Level(channels, channels, attends[-1], config)
+        self.middle = Block(channels, channels, attends[-1], config)
 
         self.up = nn.ModuleList()
         self.upsample = nn.ModuleList()
         for i, out_channels in reversed(list(enumerate(widths))):
             for _ in range(config.res_blocks + 1):
-                self.up.append(Level(channels + skips.pop(), out_channels, False, config))
+                self.up.append(Block(channels + skips.pop(), out_channels, False, config))
                 channels = out_channels
             if i > 0:
                 self.upsample.append(nn.Conv2d(channels, channels, 3, padding=1))
@@ -206,7 +206,7 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         config, blocks = self.config, self.config.res_blocks
         last = len(config.multipliers) - 1
-        h, skips, embedding = self.encode(x, t, label)
+        h, skips, embedding = self.way_down(x, t, label)
         for i in range(last + 1):
             for block in self.up[i * (blocks + 1) : (i + 1) * (blocks + 1)]:
                 h = block(torch.cat([h, skips.pop()], dim=1), embedding)
@@ -215,10 +215,10 @@ class UNet(nn.Module):
 
         return F.pixel_shuffle(self.head(F.silu(normalised(h))), config.patch_size)
 
-    def encode(
+    def way_down(
         self, x: Tensor, t: Tensor, label: Tensor | None
     ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """The way down: the coarsest feature map, the maps for the way up, and the embedding."""
+        """The coarsest feature map, the maps for the way up, and the embedding."""
         config, blocks = self.config, self.config.res_blocks
         last = len(config.multipliers) - 1
         embedding = self.time_embedding(sinusoidal_embedding(t, config.base_channels))

@@ -1,8 +1,8 @@
 """Adversarial training of the first of a student's two steps, whose errors the second cannot mend.
 
-The first step predicts an image from pure noise, and the sampler adds fresh noise to it: x_s. Where
-x_s is distributed as noisy training images are, the second step draws as it does from those. So a
-discriminator compares noisy predictions with noisy training images, at noise levels from s on (as
+The first step predicts an image from pure noise, and the sampler adds fresh noise to it: x_s. If
+x_s had the distribution of noisy training images, the second step would work as well as on those.
+So a discriminator compares noisy predictions with noisy training images, at timesteps from s on (as
 in Sauer et al. 2024, "Fast High-Resolution Image Synthesis with Latent Adversarial Diffusion
 Distillation", and Yin et al. 2024, "Improved Distribution Matching Distillation"). Its features are
 those of the way down of the trained network. The losses are relativistic (Jolicoeur-Martineau 2019;
@@ -28,8 +28,8 @@ from ..diffusion.denoiser import Denoiser
 from ..diffusion.unet import normalised
 from ..params import Train
 from ..training.batches import Batches
-from ..training.replicas import LEAST_IMAGES, Replicas
-from ..training.trainer import Step, annealing, ema_decay, optimizers, times
+from ..training.replicas import Replicas, replica_count
+from ..training.trainer import Step, average, lr_factor, optimizers, times
 from .halving import ddim_step
 
 Player = Literal["discriminator", "student"]
@@ -37,9 +37,9 @@ Player = Literal["discriminator", "student"]
 HIGHEST = 0.8  # share of the timesteps that the discriminator sees: beyond it all is noise
 JITTER = 0.05  # standard deviation of the noise of the gradient penalty
 PENALTY = 0.003  # its weight
-ANCHOR, SECOND_ANCHOR = 5.0, 1000.0  # weights of the distances from the student before, by step
+ANCHOR, SECOND_ANCHOR = 5.0, 1000.0  # weights of the two losses in Game._anchor
 RATES: dict[Player, float] = {"student": 0.33, "discriminator": 1.7}  # times the learning rates
-HEAD_START = 50  # steps that the discriminator takes before the student's first
+HEAD_START = 50  # steps of the discriminator alone, at most half of all
 
 
 class Discriminator(nn.Module):
@@ -64,7 +64,7 @@ class Discriminator(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         mixed = self.precision == "bfloat16"
         with torch.autocast(x_t.device.type, torch.bfloat16, enabled=mixed):
-            h, _, _ = self.unet.encode(x_t, t, label)
+            h, _, _ = self.unet.way_down(x_t, t, label)
             h = F.silu(normalised(h))
         h = h.float().mean(dim=(2, 3))
         if label is None:
@@ -76,7 +76,8 @@ class Game(nn.Module):
     """The loss of the player whose turn it is, for a student of two steps.
 
     A batch has images x0, noise z, eps_real and eps_fake, all (B, C, H, W), timesteps t >= s (B,)
-    and maybe a label. The discriminator's has jitter_real and jitter_fake, too.
+    and maybe a label; and jitter_real and jitter_fake, which the discriminator alone uses.
+    Dropout is off.
     """
 
     def __init__(self, student: Denoiser, discriminator: Discriminator):
@@ -99,7 +100,7 @@ class Game(nn.Module):
         real = schedule.add_noise(self.student.encode(x0), batch["eps_real"], t)
         with torch.set_grad_enabled(self.player == "student"):
             predicted = self.student.predict_x0(batch["z"], self.start, label)
-            fake = schedule.add_noise(self._clipped(predicted), batch["eps_fake"], t)
+            fake = schedule.add_noise(self.student.clip(predicted), batch["eps_fake"], t)
         if self.player == "student":
             with torch.no_grad():
                 real_logit = self.discriminator(real, t, label)
@@ -115,14 +116,16 @@ class Game(nn.Module):
         return loss + PENALTY * slope.square().mean(), loss.detach()
 
     def _anchor(self, batch: dict[str, Tensor], predicted: Tensor) -> Tensor:
-        """Keeps the first step near the image of both steps before, and the second as it was."""
+        """Keep the first prediction near the image that the student drew in two steps before this
+        training, and keep the second step unchanged.
+        """
         label, schedule, before = batch.get("label"), self.student.schedule, self.before
         s = torch.full_like(batch["t"], self.end)
         with torch.no_grad():
-            x0 = self._clipped(before.predict_x0(batch["z"], self.start, label))
+            x0 = self.student.clip(before.predict_x0(batch["z"], self.start, label))
             t = torch.full_like(s, self.start)
             x_s = ddim_step(schedule, batch["z"], x0, t, s)
-            drawn = self._clipped(before.predict_x0(x_s, self.end, label))
+            drawn = self.student.clip(before.predict_x0(x_s, self.end, label))
         half = len(predicted) // 2
         real = schedule.add_noise(
             self.student.encode(batch["x0"][:half]), batch["eps_real"][:half], s[:half]
@@ -134,15 +137,12 @@ class Game(nn.Module):
         first_loss = (predicted - drawn).square().mean()
         return ANCHOR * first_loss + SECOND_ANCHOR * moved.square().mean()
 
-    def _clipped(self, x0: Tensor) -> Tensor:
-        return x0.clamp(-1 - self.student.config.margin, 1)  # as samplers do
-
 
 class AdversarialTrainer:
     """Trains `student`, which takes two steps, in place; `averaged` has the averaged weights.
 
-    As in Trainer, (seed, step) fixes all randomness of a step. The discriminator begins with the
-    weights of `teacher`.
+    As in Trainer, (seed, step) fixes all randomness of a step, and without EMA the averaged weights
+    are the student's. The discriminator begins with the weights of `teacher`.
     """
 
     def __init__(
@@ -155,20 +155,23 @@ class AdversarialTrainer:
     ):
         self.device = next(student.parameters()).device
         self.settings, self.seed = settings, seed
-        self.averaged = copy.deepcopy(student).eval().requires_grad_(False)
+        self.averaged = student
+        if settings.ema:
+            self.averaged = copy.deepcopy(student).eval().requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "discriminator"))
             discriminator = Discriminator(teacher).to(self.device)
         self.game = Game(student, discriminator)
-        cores = torch.get_num_threads() if self.device.type == "cpu" else 1
-        count = max(1, min(cores, settings.batch_size // LEAST_IMAGES))
-        self.replicas = Replicas(self.game.train(), count)
-        self.players: dict[Player, nn.Module] = {
+        count = replica_count(settings.batch_size // settings.accumulation, self.device)
+        self.replicas = Replicas(self.game.eval(), count)
+        self.players: dict[Player, Denoiser | Discriminator] = {
             "discriminator": discriminator,
             "student": student,
         }
         self.optimizers = {
-            name: optimizers(player, settings, [], self.replicas)
+            name: optimizers(
+                list(player.parameters()), player.unet, settings, player.precision, self.replicas
+            )
             for name, player in self.players.items()
         }
         self.peaks = [one.param_groups[0]["lr"] for one in self.optimizers["student"]]
@@ -188,14 +191,15 @@ class AdversarialTrainer:
 
     def _take(self) -> Step:
         """A step of the discriminator, then, after its head start, one of the student."""
-        share, loss, norm = annealing(self.step, self.settings), 0.0, 0.0
+        share, loss, norm = lr_factor(self.step, self.settings), 0.0, 0.0
+        alone = min(HEAD_START, self.settings.steps // 2)
         for player, network in self.players.items():
-            if player == "student" and self.step < HEAD_START:
+            if player == "student" and self.step < alone:
                 continue
             for game in self.replicas.models:
                 game.turn(player)
-            batch = {k: v.to(self.device) for k, v in self._batch(player).items()}
-            loss = self.replicas.backward(batch, 1.0)
+            parts = self.settings.accumulation
+            loss = self.replicas.accumulate(self._batch(player), parts, self.device)
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), self.settings.grad_clip)
             norm = norm.item()
             if not math.isfinite(loss) or not math.isfinite(norm):
@@ -209,10 +213,8 @@ class AdversarialTrainer:
                 optimizer.zero_grad(set_to_none=True)
             self.replicas.follow()
         self.step += 1
-        averaged, current = [list(m.parameters()) for m in (self.averaged, self.players["student"])]
-        with torch.no_grad():
-            decay = ema_decay(self.step, self.settings.ema_length)
-            torch._foreach_lerp_(averaged, current, 1 - decay)
+        if self.settings.ema:
+            average(self.averaged, self.game.student, self.step, self.settings.ema_length)
         return Step(self.step, loss, share * RATES["student"] * self.settings.lr, norm)
 
     def _batch(self, player: Player) -> dict[str, Tensor]:

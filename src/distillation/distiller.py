@@ -31,7 +31,7 @@ class Phase(NamedTuple):
 
 
 def student_settings(train: Train, settings: Distill) -> Train:
-    """`train` for one student: another number of steps, lower rates, timesteps alike."""
+    """`train` for a student: another number of steps, lower rates, uniform times and weighting."""
     changes = {
         "steps": settings.steps,
         "lr": settings.lr * train.lr,
@@ -87,8 +87,8 @@ class Distiller:
                 self.finished.append(copy.deepcopy(self.trainer.averaged.unet.state_dict()))
                 self.trainer = None
                 self._save()
-        last = dict(zip(self.phases, self.finished, strict=True))
-        students = {phase.steps: (phase, weights) for phase, weights in last.items()}
+        phases = zip(self.phases, self.finished, strict=True)
+        students = {phase.steps: (phase, weights) for phase, weights in phases}
         return [
             (self._student(weights), {"evaluations": steps, "eta": float(phase.adversarial)})
             for steps, (phase, weights) in students.items()
@@ -121,6 +121,7 @@ class Distiller:
             self.seed + number,
             next(student.parameters()).device,
             losses=Halving(student, teacher, steps),
+            advice="Try a lower distill.lr",
         )
 
     def _train(self, interrupted: interruption.Interruption) -> None:

@@ -14,7 +14,9 @@ from ..diffusion.samplers import Sampler
 from ..diffusion.schedule import Schedule, lookup
 
 CLEAN = -1  # stands for the time after the last step, where x_t is x0
-MIN_WEIGHT, MAX_WEIGHT = 1.0, 20.0  # of the error of x0: SNR within these limits
+# The error of x0 is weighted by the SNR within these limits. The lower one is the paper's
+# "truncated SNR"; the upper one keeps nearly clean images from deciding the loss.
+MIN_WEIGHT, MAX_WEIGHT = 1.0, 20.0
 
 
 def ddim_step(schedule: Schedule, x_t: Tensor, x0: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ class Teacher(nn.Module):
             chosen = chosen.to(x_t.device)
             labels = None if label is None else label[chosen]
             x0[chosen] = self.denoiser.predict_x0(x_t[chosen], t[chosen], labels, *pair)
-        return x0.clamp(-1 - self.denoiser.config.margin, 1)  # as samplers clip it
+        return self.denoiser.clip(x0)  # as samplers do
 
 
 class Halving(nn.Module):
@@ -83,5 +85,5 @@ class Halving(nn.Module):
         x_s = ddim_step(schedule, x_m, self.teacher(x_m, m, label), m, s)
         target = x0_of_step(schedule, x_t, x_s, t, s)
         error = (self.denoiser.predict_x0(x_t, t, label) - target).square().mean(dim=(1, 2, 3))
-        snr = schedule.log_snr[t.cpu()].exp().clamp(MIN_WEIGHT, MAX_WEIGHT).to(error)
-        return (snr * error).mean(), error.mean()
+        weight = schedule.log_snr[t.cpu()].exp().clamp(MIN_WEIGHT, MAX_WEIGHT).to(error)
+        return (weight * error).mean(), error.mean()

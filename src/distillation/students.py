@@ -21,7 +21,7 @@ def open_students(
 ) -> list[tuple[Denoiser, Sampler]]:
     """The students in a folder, each with its sampler, by their number of evaluations.
 
-    `teacher` is the digest of the trained model's file. Raises UserError if they are not its own.
+    `teacher` is the digest of the trained model's file. Raises UserError for a student of another.
     """
     students = []
     for path in folder.glob("student-*.safetensors"):

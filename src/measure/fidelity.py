@@ -19,14 +19,14 @@ from ..drawing import on_all_cores, parts
 
 def nearest_steps(denoiser: Denoiser, sampler: Sampler, log_snrs: list[float]) -> list[int]:
     """The sampler's steps, counted from 0, with the nearest log-SNR. Each once, the last first."""
-    timesteps = denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing)
+    timesteps = sampler.timesteps(denoiser.schedule)
     levels = denoiser.schedule.log_snr[timesteps]
     return sorted({int((levels - wanted).abs().argmin()) for wanted in log_snrs}, reverse=True)
 
 
 def log_snr(denoiser: Denoiser, sampler: Sampler, step: int) -> float:
     """log(alpha^2 / sigma^2) where this step of the sampler starts."""
-    timesteps = denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing)
+    timesteps = sampler.timesteps(denoiser.schedule)
     return float(denoiser.schedule.log_snr[timesteps[step]])
 
 
@@ -46,7 +46,7 @@ def restored(
     """
     device = next(denoiser.parameters()).device
     labels = labels if denoiser.conditional else None
-    t = denoiser.schedule.sampling_timesteps(sampler.steps, sampler.spacing)[first]
+    t = sampler.timesteps(denoiser.schedule)[first]
 
     def finish(numbers: range, stopped: Event) -> Tensor:
         chosen = slice(numbers[0] - 1, numbers[-1])

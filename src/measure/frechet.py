@@ -116,8 +116,8 @@ def caution(name: str, count: int, dims: int) -> None:
     """Warn if the distance `name` is measured on no more images than features."""
     if count <= dims:
         warnings.warn(
-            f"{count} images are too few for {dims} features: {name} is far too high, because the "
-            f"covariance is singular. Compare it only with values for the same number of images",
+            f"{count} images are too few for {dims} features: their covariance is singular, which "
+            f"makes {name} far too high. Compare only values for the same number of images",
             Caution,
             stacklevel=2,
         )

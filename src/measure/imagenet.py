@@ -27,13 +27,13 @@ class Imagenet:
         """kid_imagenet of uint8 images (N, C, H, W), N at least 2."""
         if self.network is None or self.kernel is None:
             return None
-        return self.kernel.to(self.network.features(images))
+        return self.kernel.distance(self.network.features(images))
 
     def floors(self, size: int) -> dict[str, float | None]:
         """Mean and standard deviation of kid_imagenet of sets of `size` held-out images."""
         mean, deviation = None, None
         if self.kernel is not None:
-            _, mean, deviation = floor_of_sets(self.heldout, self.kernel.to, size)
+            _, mean, deviation = floor_of_sets(self.heldout, self.kernel.distance, size)
         return {
             "kid_imagenet_floor_heldout": mean,
             "kid_imagenet_floor_heldout_sd": deviation,

@@ -49,7 +49,7 @@ class KernelDistance:
         self.real = real.double() / self.unit
         self.within = _within(self.real)
 
-    def to(self, fake: Tensor) -> float:
+    def distance(self, fake: Tensor) -> float:
         """The distance of features (M, D), M at least 2. Its mean is 0 for equal distributions."""
         fake = fake.double() / self.unit
         mean = _total(self.real, fake) / (len(self.real) * len(fake))
@@ -61,9 +61,9 @@ class KernelDistance:
         counts = torch.tensor([len(part) for part in points], dtype=torch.float64)
         crosses = torch.stack([_total(self.real, part) for part in points])
         pairs = torch.stack([torch.stack([_total(a, b) for b in points]) for a in points])
-        pairs -= torch.diag(torch.stack([_cubes_of_squares(part).sum() for part in points]))
+        pairs -= torch.diag(torch.stack([_diagonal(part).sum() for part in points]))
 
-        def distance(kept: Tensor) -> float:
+        def of(kept: Tensor) -> float:
             count = counts[kept].sum()
             within = pairs[kept][:, kept].sum() / (count * (count - 1))
             return float(self.within + within - 2 * crosses[kept].sum() / len(self.real) / count)
@@ -73,8 +73,8 @@ class KernelDistance:
         for i in range(len(points)):
             kept = everything.clone()
             kept[i] = False
-            left_out.append(distance(kept))
-        return distance(everything), left_out
+            left_out.append(of(kept))
+        return of(everything), left_out
 
 
 def discrepancy(x: Tensor, y: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def discrepancy(x: Tensor, y: Tensor) -> Tensor:
 def _within(x: Tensor) -> Tensor:
     """Mean kernel value of all pairs of different points among x (n, D)."""
     n = len(x)
-    own = _cubes_of_squares(x)
+    own = _diagonal(x)
     return (_total(x, x) - own.sum()) / (n * (n - 1))
 
 
@@ -97,7 +97,7 @@ def _total(a: Tensor, b: Tensor) -> Tensor:
     return torch.stack([_cubic(part, b).sum() for part in a.split(ROWS)]).sum()
 
 
-def _cubes_of_squares(x: Tensor) -> Tensor:
+def _diagonal(x: Tensor) -> Tensor:
     """The kernel value of each point (n, D) with itself: (n,)."""
     return ((x * x).sum(dim=1) / x.shape[1] + 1) ** 3
 

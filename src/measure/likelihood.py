@@ -1,8 +1,8 @@
 """Bits per dimension: the variational bound on the negative log-likelihood of images.
 
-It has the same meaning for every schedule and prediction, unlike the training loss. It is closer to
-the likelihood the smaller the steps are in log-SNR. At its clean end the flow schedule has coarse
-steps at levels that others do not have; so the bound begins where the noise decides grey levels.
+It has the same meaning for every schedule and prediction, unlike the training loss. Smaller steps
+in log-SNR make it tighter. Near its clean end the flow schedule has large steps, at log-SNRs that
+other schedules do not reach. So all begin at CLEANEST, where the noise decides grey levels.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def bits_per_dim(
     """The bound (DDPM, eq. 5) for uint8 images (N, C, H, W), labels int64 (N,) or None.
 
     The first timestep is that of CLEANEST. Each image is used at one later timestep, with one
-    timestep in each of N equal ranges. The reverse
-    step has the variance of the posterior. So a step from t to t - 1 costs
+    timestep in each of N equal ranges. The reverse step has the variance of the posterior. So a
+    step from t to t - 1 costs
 
         (SNR(t - 1) - SNR(t)) |x0 - predicted x0|^2 / 2 nats
 
@@ -69,8 +69,7 @@ def bits_per_dim(
         x_t = schedule.add_noise(x0, torch.randn(x0.shape, generator=random), t[part])
         x_t = x_t.to(device, memory_format=torch.channels_last)
         label = labels[part].to(device) if labels is not None else None
-        predicted = denoiser.predict_x0(x_t, t[part].to(device), label).cpu()
-        predicted = predicted.clamp(-1 - denoiser.config.margin, 1)
+        predicted = denoiser.clip(denoiser.predict_x0(x_t, t[part].to(device), label)).cpu()
         squared_errors.append((x0 - predicted).double().square().sum(dim=(1, 2, 3)))
     snr = schedule.log_snr.exp()
     diffusion = steps * (snr[t - 1] - snr[t]) / 2 * torch.cat(squared_errors)

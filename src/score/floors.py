@@ -55,8 +55,8 @@ def of_real(
     """
     order = torch.randperm(len(data.heldout_images), generator=generator(SEED, "scored"))
     chosen = order[index * count : (index + 1) * count]
-    labels = None if data.heldout_labels is None else data.heldout_labels[chosen]
-    return instrument.measure(data.heldout_images[chosen], labels, data, near)
+    images, labels = data.heldout(chosen)
+    return instrument.measure(images, labels, data, near)
 
 
 def mean(values: list[Value]) -> Value:

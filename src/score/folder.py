@@ -29,6 +29,14 @@ SETTINGS = Unpack(
     size=None,
     background="black",
     transpose="never",
+    max_files=2_000_000,
+    max_gib=8,
+)
+REMEDIES = (  # what unpack's messages advise, and what to do here
+    (r"unpack\.labels to folders or none", "--classes to none"),
+    (r"unpack\.labels", "--classes"),
+    (r"unpack\.size(: \d+)?", "--fit resize"),
+    (r", or raise unpack\.max_\w+", ""),
 )
 BRIGHT = 127  # mean of an image's border: MNIST's border is black
 FEWEST = 4  # images
@@ -111,17 +119,21 @@ def _from_files(
     try:
         found = archives.read_images(path, SETTINGS.model_copy(update=changes))
     except UserError as error:
-        text = str(error).replace("unpack.size", "--fit resize")
-        raise UserError(text.replace("unpack.labels", "--classes")) from None
+        text = str(error)
+        for remedy, here in REMEDIES:
+            text = re.sub(remedy, here, text)
+        raise UserError(text) from None
+    notes = [note for note in found.notes if "unpack." not in note]
     if found.labels is None or classes != "auto":
-        return found.pixels, found.names, None, found.notes
+        return found.pixels, found.names, None, notes
     digits = [_digit(name, path) for name in found.class_names]
     named = ", ".join(
         f"{name} is {digit}"
         for name, digit in zip(found.class_names, digits, strict=True)
         if name != str(digit)
     )
-    notes = [*found.notes, f"classes from folders: {named}"] if named else found.notes
+    if named:
+        notes.append(f"classes from folders: {named}")
     labels = torch.tensor([digits[number] for number in found.labels])
     return found.pixels, found.names, labels, notes
 

@@ -23,9 +23,9 @@ def loss_by_noise_level(
     """Held-out loss in `levels` equal ranges of t, least noise first: (levels,) float64.
 
     Their mean is the held-out loss. At most `limit` of the uint8 images (N, C, H, W) are used, each
-    once; a small set is repeated. Timesteps are spread evenly. `seed` fixes images, timesteps and
-    noise, so all models get the same inputs. There are at most as many levels as timesteps. Leaves
-    the denoiser in evaluation mode.
+    once, unless there are fewer than 10 * `levels`: then they repeat. Timesteps are spread evenly.
+    `seed` fixes images, timesteps and noise, so all models get the same inputs. There are at most
+    as many levels as timesteps. Leaves the denoiser in evaluation mode.
     """
     denoiser.eval()
     device = next(denoiser.parameters()).device

@@ -30,7 +30,7 @@ class Interruption:
         sys.exit(128 + (self.signal or number))
 
     def step_ended(self) -> None:
-        """Take all the time that saving needs."""
+        """Cancel the deadline: saving may take any time."""
         signal.alarm(0)
 
 

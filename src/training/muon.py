@@ -57,7 +57,7 @@ class Muon(torch.optim.Optimizer):
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.bfloat16,
         parts: int = 1,
-        starmap: Callable = lambda function, jobs: list(starmap(function, jobs)),
+        starmap: Callable = starmap,
     ):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype, self.parts, self.starmap = dtype, parts, starmap
@@ -80,7 +80,7 @@ class Muon(torch.optim.Optimizer):
                 for pairs in pairs_by_shape.values()
                 for part in range(min(self.parts, len(pairs)))
             ]
-            self.starmap(self._update, jobs)
+            list(self.starmap(self._update, jobs))
 
     @torch.no_grad()  # per thread
     def _update(self, weights: tuple[Tensor, ...], matrices: tuple[Tensor, ...], lr: float) -> None:

@@ -36,16 +36,16 @@ class Outlook:
         precision = self.trainer.denoiser.precision
         text = (
             f"train: {settings.batch_size / seconds:,.0f} images a second in {precision} on "
-            f"{where}; {left:,} steps take about {minutes(seconds * left)}"
+            f"{where}; {left:,} steps take about {duration(seconds * left)}"
         )
         shorter = self.trainer.step + left // 4
         return (
-            f"{text}. Shorter: train.steps={shorter} takes {minutes(seconds * (left // 4))}; "
+            f"{text}. Shorter: train.steps={shorter} takes {duration(seconds * (left // 4))}; "
             f"`make run PRESET=quick` makes all figures with less of everything"
         )
 
 
-def minutes(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Seconds as text: "40 s", "12 min" or "2 h 5 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"

@@ -1,8 +1,7 @@
 """Copies of a model, one or more cores for each: each computes the gradient of a part of a batch.
 
-The work on small feature maps is too little to share among cores. Besides, OpenMP's threads wait
-for each other in a loop: beside another busy process, a step whose work they share takes many times
-as long.
+The work on small feature maps is too little to share among cores. OpenMP's threads also busy-wait
+for each other: next to another busy process, a step whose work they share takes many times as long.
 """
 
 from __future__ import annotations
@@ -17,6 +16,12 @@ import torch
 from torch import Tensor, nn
 
 LEAST_IMAGES = 16  # that a copy gets of each batch; fewer are slower
+
+
+def replica_count(images: int, device: torch.device) -> int:
+    """How many copies compute a batch of `images`: on a CPU at most one for each core, else one."""
+    cores = torch.get_num_threads() if device.type == "cpu" else 1
+    return max(1, min(cores, images // LEAST_IMAGES))
 
 
 class Replicas:
@@ -36,7 +41,9 @@ class Replicas:
         count = len(self.models)
         if count > 1:
             self._pool = ThreadPool(count, torch.set_num_threads, (self.share,))
-            torch.set_num_threads(self.threads)  # a part of the pool's setting holds for all
+            torch.set_num_threads(
+                self.threads
+            )  # the pool's setting also changed one of the process
         for replica in self.models[1:]:  # the weights may have been loaded
             replica.load_state_dict(self.models[0].state_dict())
         return self
@@ -76,6 +83,15 @@ class Replicas:
         losses = self.starmap(_backward, jobs)
         self._gather(len(jobs))
         return sum(loss * share for loss, share in zip(losses, shares, strict=True))
+
+    def accumulate(self, batch: dict[str, Tensor], parts: int, device: torch.device) -> float:
+        """`backward` for `parts` of a batch, one after another, on the device of the model."""
+        total = 0.0
+        for part in zip(*(value.chunk(parts) for value in batch.values()), strict=True):
+            on_device = (value.to(device, non_blocking=True) for value in part)
+            inputs = dict(zip(batch, on_device, strict=True))
+            total += self.backward(inputs, 1 / parts) / parts
+        return total
 
     def starmap(self, function: Callable, jobs: Iterable[tuple]) -> list:
         """[function(*job) for job in jobs], in the threads of the copies."""

@@ -11,6 +11,7 @@ import math
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,16 @@ from ..common.processes import Processes
 from ..common.randomness import derive
 from ..diffusion.denoiser import Denoiser
 from ..diffusion.times import DEFAULT_TIMES, Times
+from ..diffusion.unet import UNet
 from ..diffusion.weighting import Weighting
 from ..params import Train
 from .batches import Batches
 from .muon import Muon
-from .replicas import LEAST_IMAGES, Replicas
+from .replicas import Replicas, replica_count
 
+ADVICE = (
+    "Try a lower train.lr and train.muon_lr, more train.warmup_steps, or a lower train.grad_clip"
+)
 BATCH_TIMEOUT = 300  # seconds for worker processes to prepare a batch
 
 
@@ -47,7 +52,7 @@ def limited(settings: Train, count: int) -> Train:
     return settings.model_copy(update={"steps": min(settings.steps, most)})
 
 
-def annealing(step: int, settings: Train) -> float:
+def lr_factor(step: int, settings: Train) -> float:
     """Share of the peak learning rate at `step`, which counts from 0.
 
     It rises linearly during warmup_steps, but at most half of the steps. Then it falls linearly to
@@ -66,16 +71,19 @@ def times(denoiser: Denoiser, settings: Train) -> Times:
 
 
 def optimizers(
-    denoiser: Denoiser, settings: Train, more: list[nn.Parameter], replicas: Replicas
+    weights: list[nn.Parameter],
+    unet: UNet,
+    settings: Train,
+    precision: Literal["float32", "bfloat16"],
+    replicas: Replicas,
 ) -> list[torch.optim.Optimizer]:
-    """AdamW for all weights, or Muon for the matrices inside the network and AdamW for the rest.
+    """AdamW for all `weights`, or Muon for the matrices inside `unet` and AdamW for the others.
 
-    AdamW also gets `more` parameters. Muon computes in the threads of `replicas`.
+    Muon computes in `precision`, in the threads of `replicas`.
     """
-    matrices = denoiser.unet.matrices() if settings.muon_lr else []
+    matrices = unet.matrices() if settings.muon_lr else []
     inside = {id(weight) for weight in matrices}
-    others = [weight for weight in denoiser.parameters() if id(weight) not in inside]
-    others += more
+    others = [weight for weight in weights if id(weight) not in inside]
     decay = settings.weight_decay
     adamw = torch.optim.AdamW(others, lr=settings.lr, weight_decay=decay, fused=True)
     if not settings.muon_lr:
@@ -84,7 +92,7 @@ def optimizers(
         matrices,
         lr=settings.muon_lr,
         weight_decay=decay,
-        dtype=getattr(torch, denoiser.precision),
+        dtype=getattr(torch, precision),
         parts=len(replicas.models),
         starmap=replicas.starmap,
     )
@@ -92,8 +100,19 @@ def optimizers(
 
 
 def ema_decay(step: int, length: float) -> float:
-    """Decay of the weight average after `step` steps: it spans about length * step of them."""
+    """Decay of the weight average after `step` steps: it spans about length * step of them.
+
+    In a long run this is the power-function average of Karras et al. 2024, "Analyzing and improving
+    the training dynamics of diffusion models", with gamma + 1 = 1 / length.
+    """
     return 1 - 1 / (1 + length * step)
+
+
+@torch.no_grad()
+def average(averaged: nn.Module, current: nn.Module, step: int, length: float) -> None:
+    """Move the averaged weights towards the current ones, after `step` steps."""
+    pairs = [list(model.parameters()) for model in (averaged, current)]
+    torch._foreach_lerp_(*pairs, 1 - ema_decay(step, length))
 
 
 def ignore_signals(worker: int) -> None:
@@ -123,7 +142,9 @@ class Trainer:
 
     Without EMA both are the same object. Each of several `processes` takes its share of every
     batch, and all get the same weights. Images are uint8 (N, C, H, W), labels int64 (N,) or None.
-    `losses` of `denoiser` may replace those of training: see Replicas.
+    `losses` of `denoiser` may replace those of training: see Replicas. `advice` is the way out if
+    training diverges.
+
     Raises UserError if batch_size is no multiple of accumulation times the number of processes.
     """
 
@@ -137,6 +158,7 @@ class Trainer:
         device: torch.device | str,
         processes: Processes | None = None,
         losses: nn.Module | None = None,
+        advice: str = ADVICE,
     ):
         self.processes = processes or Processes()
         shares = self.processes.count * settings.accumulation
@@ -151,7 +173,7 @@ class Trainer:
         self.averaged = denoiser
         if settings.ema:
             self.averaged = copy.deepcopy(denoiser).eval().requires_grad_(False)
-        self.settings, self.seed = settings, seed
+        self.settings, self.seed, self.advice = settings, seed, advice
         self.batches = Batches(
             images,
             labels if denoiser.conditional else None,
@@ -164,17 +186,18 @@ class Trainer:
         self.weighting = Weighting(settings.weighting, denoiser).to(self.device)
         losses = losses or _Losses(denoiser, self.weighting)
         self.replicas = Replicas(losses, self._replica_count())
-        more = list(self.weighting.parameters())
-        self.optimizers = optimizers(denoiser, settings, more, self.replicas)
+        weights = [*denoiser.parameters(), *self.weighting.parameters()]
+        precision = self.denoiser.precision
+        self.optimizers = optimizers(weights, denoiser.unet, settings, precision, self.replicas)
         self.peaks = [optimizer.param_groups[0]["lr"] for optimizer in self.optimizers]
         self.step = 0
 
     def _replica_count(self) -> int:
         """How many copies compute a batch. Dropout draws from one generator, so it takes one."""
-        if self.device.type != "cpu" or self.denoiser.config.unet.dropout:
+        if self.denoiser.config.unet.dropout:
             return 1
         images = self.settings.batch_size // self.processes.count // self.settings.accumulation
-        return max(1, min(torch.get_num_threads(), images // LEAST_IMAGES))
+        return replica_count(images, self.device)
 
     def run(self) -> Iterator[Step]:
         """Take the remaining steps and yield each.
@@ -212,7 +235,7 @@ class Trainer:
     def _take(self, batch: dict[str, Tensor]) -> Step:
         """One optimiser step."""
         self.denoiser.train()  # the caller may have set evaluation mode
-        share = annealing(self.step, self.settings)
+        share = lr_factor(self.step, self.settings)
         for optimizer, peak in zip(self.optimizers, self.peaks, strict=True):
             optimizer.param_groups[0]["lr"] = share * peak
         loss = self._average_gradients(self._backward(self.processes.share(batch)))
@@ -225,10 +248,7 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         if self.settings.ema:
-            averaged, current = [list(m.parameters()) for m in (self.averaged, self.denoiser)]
-            with torch.no_grad():
-                decay = ema_decay(self.step, self.settings.ema_length)
-                torch._foreach_lerp_(averaged, current, 1 - decay)
+            average(self.averaged, self.denoiser, self.step, self.settings.ema_length)
         return Step(self.step, loss, share * self.settings.lr, grad_norm)
 
     def _backward(self, batch: dict[str, Tensor]) -> float:
@@ -237,16 +257,10 @@ class Trainer:
         # float32 can round a time just below 1 up to 1.
         t = (batch.pop("time") * steps).long().clamp(0, steps - 1)
         batch = batch | {"t": t}
-        parts = self.settings.accumulation
-        total = 0.0
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             # Dropout layers take no generator, so seed the global one.
             torch.manual_seed(derive(self.seed, "dropout", self.step, self.processes.rank))
-            for part in zip(*(value.chunk(parts) for value in batch.values()), strict=True):
-                on_device = (value.to(self.device, non_blocking=True) for value in part)
-                inputs = dict(zip(batch, on_device, strict=True))
-                total += self.replicas.backward(inputs, 1 / parts) / parts
-        return total
+            return self.replicas.accumulate(batch, self.settings.accumulation, self.device)
 
     def _average_gradients(self, loss: float) -> float:
         """Average gradients and loss over the processes; returns the loss."""
@@ -265,8 +279,7 @@ class Trainer:
         )
         return UserError(
             f"training diverged at step {self.step + 1}: {values}, at learning rates of {rates}. "
-            f"Try a lower train.lr and train.muon_lr, more train.warmup_steps, or a lower "
-            f"train.grad_clip. The last checkpoint is unchanged"
+            f"{self.advice}. The last checkpoint is unchanged"
         )
 
     def state_dict(self) -> dict:
