@@ -9,7 +9,7 @@ Memory is the peak of a stage's own pages. Files that it maps are not counted: t
 their pages when it needs memory.
 
 Needs Linux, 15 GB of disk, and an hour or more. Writes benchmarks/results/scale.json; rows of other
-counts stay. `--table` prints the committed result, as in docs/guide.md.
+counts stay. `--table` prints the table of its smallest and largest count.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def measure(count: int) -> dict:
 
 
 def markdown(result: dict) -> str:
-    """The table in docs/guide.md."""
+    """The table of the smallest and the largest archive."""
     few, many = result["rows"][0], result["rows"][-1]  # the smallest and the largest
     head = ["stage"]
     head += [f"{what}, {row['count']:,}" for what in ("time", "memory") for row in (few, many)]
@@ -143,7 +143,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("counts", nargs="*", type=int, default=COUNTS)
-    parser.add_argument("--table", action="store_true", help="print the committed result")
+    parser.add_argument("--table", action="store_true", help="print the table alone")
     arguments = parser.parse_args()
     if not arguments.table:
         about = describe("torch", "dvc")

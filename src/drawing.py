@@ -12,6 +12,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor
 
+from .common.allocator import return_freed_memory
 from .common.dataset import names_of_classes, to_pixels
 from .common.errors import UserError, user_errors
 from .common.randomness import ImageNoise, generator
@@ -130,6 +131,7 @@ def on_all_cores(
                 pool.join()
     finally:
         torch.set_num_threads(cores)  # the pool's setting also changed one of the process
+        return_freed_memory()
 
 
 def draw(

@@ -38,10 +38,11 @@ def main() -> None:
     real = distance(images) if distance else None
     rows = []
     steps = fidelity.nearest_steps(model, sampler, p.fidelity.log_snr)
+    seed, batch_size = p.fidelity.seed, p.sample.batch_size
     for step in tqdm(steps, desc="fidelity", unit="level"):
         row = {"log_snr": fidelity.log_snr(model, sampler, step), "steps": sampler.steps - step}
         if distance:
-            denoised = fidelity.restored(model, sampler, step, images, labels, p.fidelity.seed)
+            denoised = fidelity.restored(model, sampler, step, images, labels, seed, batch_size)
         rows.append(row | {"fd_imagenet": distance(denoised) if distance else None})
     reports.write_csv("plots/fidelity_by_noise_level.csv", rows)
     metrics = data.describe() | {

@@ -24,6 +24,25 @@ def test_glibc_takes_all_settings_unless_the_user_has_made_some():
     assert result(MALLOC_ARENA_MAX="2") == "False"
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not GLIBC, reason="of glibc")
+def test_memory_that_ended_threads_have_freed_goes_back():
+    code = """
+from multiprocessing.pool import ThreadPool
+import torch
+from psutil import Process
+from src.common.allocator import keep_freed_memory, return_freed_memory
+keep_freed_memory()
+with ThreadPool(2) as pool:
+    pool.map(lambda _: len([torch.ones(2**20) for _ in range(50)]), range(2))
+kept = Process().memory_info().rss
+return_freed_memory()
+print((kept - Process().memory_info().rss) // 2**20)
+"""
+    freed = run(sys.executable, "-c", code, cwd=ROOT, PYTHONPATH=str(ROOT)).stdout
+    assert int(freed) > 100
+
+
 def test_elsewhere_nothing_is_done(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     assert not allocator.keep_freed_memory()

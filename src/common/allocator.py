@@ -1,10 +1,11 @@
-"""Keep freed memory for the next step instead of returning it to the kernel. Saves time."""
+"""Keep freed memory for the next step, which saves time, and return it when work is done."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 
 TRIM_THRESHOLD, TOP_PAD, MMAP_THRESHOLD = -1, -2, -3  # from glibc's malloc.h
 LARGEST_MMAP_THRESHOLD = 32 * 2**20  # bytes; glibc's maximum
@@ -22,13 +23,27 @@ def keep_freed_memory() -> bool:
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt if sys.platform == "linux" else None
-    except (AttributeError, OSError):  # not glibc
-        mallopt = None
+    mallopt = _glibc("mallopt")
     settings = {
         MMAP_THRESHOLD: LARGEST_MMAP_THRESHOLD,
         TRIM_THRESHOLD: 2**31 - 1,
         TOP_PAD: 64 * 2**20,
     }
     return mallopt is not None and all(mallopt(key, value) for key, value in settings.items())
+
+
+def return_freed_memory() -> None:
+    """Return freed memory to the kernel (malloc_trim(3)), if there is glibc.
+
+    Each thread has memory of its own. What ended threads have freed, others cannot use.
+    """
+    if trim := _glibc("malloc_trim"):
+        trim(0)
+
+
+def _glibc(function: str) -> Callable[..., int] | None:
+    """A function of glibc; None elsewhere."""
+    try:
+        return getattr(ctypes.CDLL(None), function) if sys.platform == "linux" else None
+    except (AttributeError, OSError):
+        return None
