@@ -128,7 +128,7 @@ class Instruments:
         grey = greys.shares(images)
         return {
             "fd_imagenet": frechet.distance(frechet.moments(deep.numpy()), self.moments),
-            "kid_imagenet": self.kernel.to(deep),
+            "kid_imagenet": self.kernel.distance(deep),
             **{name: value for name, value in of_digits.items() if not name.endswith("_sd")},
             "accuracy": classifier.recognised(self.classifier, features, labels),
             "class_distance": scores.total_variation(shares, of_train),
