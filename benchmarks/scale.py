@@ -41,7 +41,7 @@ from tools.soak import run
 RESULT = Path("benchmarks/results/scale.json")
 COUNTS = (20_000, 200_000)
 SIDE, CLASSES = 64, 10
-INTERVAL = 0.1  # seconds between looks at the memory
+INTERVAL = 0.1  # seconds between readings of the memory
 LITTLE = {
     "train": {"steps": 20, "evaluate_interval": 20, "sample_interval": 20, "warmup_steps": 5},
     "sample": {"count": 500, "steps": 6, "batch_size": 100},

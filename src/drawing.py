@@ -192,7 +192,7 @@ def choose_labels(
 def labels_for(
     denoiser: Denoiser, about: dict, classes: list[int | str] | None, seed: int, count: int
 ) -> Tensor | None:
-    """`choose_labels` for a model, whose file says this `about` its classes."""
+    """`choose_labels` for a model; `about` is what its file says about it."""
     counts = about["class_counts"] if denoiser.conditional else []
     return choose_labels(classes, counts, seed, count, about.get("class_names"))
 

@@ -801,6 +801,8 @@ def test_images_are_cropped_and_resized_if_asked(tmp_path):
     values = torch.cat([data.images, data.heldout_images]).flatten(1).unique(dim=1)
     assert sorted(values.flatten().tolist()) == [0, 10, 20, 30, 40, 50]
     assert read_archive(make_idx(tmp_path / "idx"), size=16).images.shape == (20, 1, 16, 16)
+    with pytest.raises(UserError, match="20 images of 16x16 take more than .* unpack.max_gib"):
+        read_archive(tmp_path / "idx", size=16, max_gib=20 * 16 * 15 / 2**30)
 
 
 def test_idx_images_of_too_many_pixels_are_refused(tmp_path):

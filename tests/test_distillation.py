@@ -232,7 +232,15 @@ def test_the_discriminator_has_a_head_start(adversary):
 
 def test_an_adversary_takes_batches_in_parts_and_does_without_an_average(adversary):
     whole, parts = adversary(4), adversary(4, accumulation=2, ema=False)
+    sizes, backward = [], parts.replicas.backward
+
+    def noted(batch, weight):
+        sizes.append(len(batch["x0"]))
+        return backward(batch, weight)
+
+    parts.replicas.backward = noted
     assert next(parts.run()).loss == pytest.approx(next(whole.run()).loss, rel=1e-4)
+    assert sizes == [6, 6]  # of 12; the first step is the discriminator's
     assert parts.averaged is parts.game.student and whole.averaged is not whole.game.student
 
 

@@ -171,8 +171,9 @@ def _idx_images(
             f"{source.where}: {len(images)} images but {len(labels)} labels; fetch the files again"
         )
     if settings.size is not None and images.shape[1:] != (settings.size, settings.size):
-        most = f"{source.where}: as {settings.size}x{settings.size} pixels, {len(images):,} images"
-        check_bytes(len(images) * settings.size**2, f"{most} take", settings)
+        size = f"{settings.size}x{settings.size}"
+        what = f"{source.where}: {len(images):,} images of {size} take"
+        check_bytes(len(images) * settings.size**2, what, settings)
         spool = Spool(scratch)
         for image in tqdm(images, desc="resize", unit="image"):
             small = resized(Image.fromarray(image.numpy()), settings.size)
@@ -369,8 +370,8 @@ def _check_pixels(source: Source, count: int, side: int, settings: Unpack) -> No
     limit = FREE_PIXELS + MAX_PIXEL_RATIO * source.packed
     if pixels > limit:
         raise UserError(
-            f"{what} take more than the {limit} bytes of "
-            f"pixels that an archive of this size may hold; unpack.size makes them smaller"
+            f"{what} take more than the {limit} bytes of pixels that an archive of this size may "
+            f"hold; unpack.size makes them smaller"
         )
 
 
