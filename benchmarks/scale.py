@@ -43,7 +43,13 @@ COUNTS = (20_000, 200_000)
 SIDE, CLASSES = 64, 10
 INTERVAL = 0.1  # seconds between readings of the memory
 LITTLE = {
-    "train": {"steps": 20, "evaluate_interval": 20, "sample_interval": 20, "warmup_steps": 5},
+    "train": {
+        "accumulation": 2,  # half the memory
+        "steps": 20,
+        "evaluate_interval": 20,
+        "sample_interval": 20,
+        "warmup_steps": 5,
+    },
     "sample": {"count": 500, "steps": 6, "batch_size": 100},
     "classifier": {"epochs": 1},
     "spread": {"seeds": 2},
