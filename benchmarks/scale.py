@@ -43,13 +43,7 @@ COUNTS = (20_000, 200_000)
 SIDE, CLASSES = 64, 10
 INTERVAL = 0.1  # seconds between readings of the memory
 LITTLE = {
-    "train": {
-        "accumulation": 2,  # half the memory
-        "steps": 20,
-        "evaluate_interval": 20,
-        "sample_interval": 20,
-        "warmup_steps": 5,
-    },
+    "train": {"steps": 20, "evaluate_interval": 20, "sample_interval": 20, "warmup_steps": 5},
     "sample": {"count": 500, "steps": 6, "batch_size": 100},
     "classifier": {"epochs": 1},
     "spread": {"seeds": 2},
@@ -157,7 +151,9 @@ def main() -> None:
             row = measure(count)
             print(row, flush=True)
             write_rows(RESULT, [row | about], "count")
-    print(markdown(json.loads(RESULT.read_text())))
+    result = json.loads(RESULT.read_text())
+    if len(result["rows"]) > 1:
+        print(markdown(result))
 
 
 if __name__ == "__main__":

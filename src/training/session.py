@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from .. import model_file
 from ..common import artifact, device, reports
+from ..common.allocator import return_freed_memory
 from ..common.dataset import Dataset
 from ..common.errors import UserError
 from ..common.files import replacing
@@ -128,6 +129,8 @@ class Session:
             self.progress.guide = copy.deepcopy(self.trainer.averaged.unet.state_dict())
         evaluate = self._due(step, self.settings.evaluate_interval)
         draw = self._due(step, self.settings.sample_interval)
+        if evaluate or draw:
+            return_freed_memory()  # the copies' threads keep theirs, which these cannot use
         if evaluate and self.processes.first:
             self._evaluate(step)
         if draw and self.processes.first:
