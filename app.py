@@ -211,8 +211,11 @@ def how_to_draw(
     with st.container(border=panel == "second"):
         name = which_model(panel, models)
         denoiser, header = open_model(models[name])
-        if not denoiser.config.unet.classes:
+        classes = denoiser.config.unet.classes
+        if not classes:
             images = images | {"digits": None}
+        elif not class_names(models):  # the other model has none to choose: draw them in turn
+            images = images | {"digits": tuple(i % classes for i in range(images["count"]))}
         if header.get("evaluations"):
             return name, as_student(header, images)
         first_method = settings.method if panel == "first" else "ddim"

@@ -41,7 +41,7 @@ SA_SOLVER = Sampler(
 # Changes of SA_SOLVER.
 SETTINGS: dict[str, dict] = {
     "sa-solver, 13 steps": {},
-    "no guidance by class": {"guidance": 1.0},
+    "no classifier-free guidance": {"guidance": 1.0},
     "no autoguidance": {"autoguidance": 1.0},
     "26 steps": {"steps": 26},
     "autoguidance to 3": TO_3,

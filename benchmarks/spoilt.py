@@ -24,6 +24,7 @@ from src.common.randomness import generator
 from src.measure import frechet, greys, neighbours, scores, strokes
 from src.measure.extractors import IMAGENET, LoadedExtractor
 from src.measure.kernel import KernelDistance
+from src.score.floors import Floors
 from tools.machine import describe
 
 COUNT = 1500  # images in a set: more than the 1,280 features of fd_imagenet
@@ -112,8 +113,7 @@ class Instruments:
         chosen = torch.randperm(len(data.images), generator=random)[:REAL]
         self.real = classifier.features(self.classifier, data.images[chosen])
         self.kernel = KernelDistance(self.imagenet.features(data.images[chosen[:2000]]))
-        heldout = torch.cat(list(rows(data.heldout_images[:2000])))
-        self.near = neighbours.nearest(heldout, rows(data.images))[0].quantile(scores.NEAR)
+        self.near = Floors.load(YARDSTICK).near
 
     def measure(self, images: Tensor, labels: Tensor) -> dict[str, float]:
         """Every metric of uint8 images (N, 1, 28, 28) with labels (N,)."""

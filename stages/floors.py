@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
-
 from src import classifier, params
 from src.common import dataset, device, reports
-from src.measure import greys, neighbours, scores, strokes
+from src.measure import greys, scores, strokes
+from src.measure.reference import sample_heldout
 from stages import inputs
 
 
@@ -15,17 +14,20 @@ def main() -> None:
     data = dataset.load("arrays/dataset.safetensors")
     reference, real = inputs.measuring(data)
 
-    heldout: dict = {"images": len(real.heldout), "broken": strokes.broken(data.heldout_images)}
-    heldout |= greys.shares(data.heldout_images)
+    chosen = sample_heldout(len(real.heldout))
+    if len(chosen) < len(real.heldout):
+        print(f"floors: {len(chosen):,} random images of the {len(real.heldout):,} held-out ones")
+    features, images = real.heldout[chosen], data.heldout_images[chosen]
+    heldout: dict = {"images": len(images), "broken": strokes.broken(images)}
+    heldout |= greys.shares(images)
     heldout |= scores.scores(
-        real.heldout,
+        features,
         real.drawn_train,
         reference.moments,
         p.quality.neighbours,
         p.quality.seed,
     )
-    points = torch.cat(list(dataset.rows(data.heldout_images)))
-    distances, _ = neighbours.nearest(points, dataset.rows(data.images))
+    distances = scores.to_nearest(images, data.images)
     near = distances.quantile(scores.NEAR)
     heldout |= {
         "nearest_train_median": float(distances.median()),
@@ -34,7 +36,7 @@ def main() -> None:
     }
     train: dict = {"images": len(real.drawn), "broken": strokes.broken(data.images[real.drawn])}
     if data.labels is not None:
-        classes = classifier.predictions(reference.classifier, real.heldout)
+        classes = classifier.predictions(reference.classifier, features)
         heldout["class_shares"] = scores.shares(classes, data.classes).tolist()
         other = classifier.fit(
             data.images[real.drawn],

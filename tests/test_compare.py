@@ -149,6 +149,19 @@ def test_groups_that_cannot_be_compared_say_why(experiment, monkeypatch, capsys,
     assert re.search(message, capsys.readouterr().err)
 
 
+def test_values_with_spaces_and_null_can_be_named(experiment, monkeypatch, capsys):
+    for seed in (1, 2):
+        experiment(seed, 3.0, times="focus 0.6 0.3", ends=[0.5, 1])
+        experiment(seed, 4.0, times="uniform", ends=None)
+        experiment(seed, 5.0, times="uniform", ends=[0.5, 1])
+    assert run(monkeypatch, 'times="focus 0.6 0.3"', "times=uniform") == 1
+    message = capsys.readouterr().err
+    assert "differ in ends (null, [0.5, 1])" in message and "ends=null" in message
+    both = 'times="focus 0.6 0.3"', 'times=uniform "ends=[0.5, 1]"'
+    assert run(monkeypatch, *both) == 0
+    assert "A is better than B by 2.00" in capsys.readouterr().out
+
+
 def test_a_metric_that_does_not_exist_is_named(experiment, monkeypatch, capsys):
     for seed in (1, 2):
         experiment(seed, 3.0)

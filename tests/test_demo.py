@@ -117,6 +117,19 @@ def test_the_timestep_and_noise_level_shown_are_those_of_the_schedule(folder, pa
     assert f"log-SNR = −{-float(schedule.log_snr[timesteps[5]]):.2f}" in where(page)
 
 
+def test_a_flow_model_is_drawn_step_by_step(folder, params):
+    model = denoiser("velocity", "flow")
+    model_file.save(model, folder / "models" / "model.safetensors", ABOUT)
+    page, schedule = start(), model.schedule
+    page.selectbox(key="first_method").select("heun").run()
+    steps = params.sample.steps
+    t = schedule.sampling_timesteps(steps, params.sample.spacing)[5]
+    page.slider(key=f"position_{steps}").set_value(5).run()
+    assert f"t = {t}<br>" in where(page) and f"σ = {float(schedule.sigma[t]):.4f}" in where(page)
+    page.slider(key=f"position_{steps}").set_value(0).run()
+    assert "Pure noise" in where(page) and not page.exception
+
+
 def test_a_number_is_drawn_digit_by_digit(folder, computed):
     page = start()
     page.segmented_control(key="kind").set_value("A number").run()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from src.measure import reference
 from src.measure.neighbours import manifolds, nearest
 
 
@@ -69,3 +70,10 @@ def test_the_nearest_is_found_and_a_copy_is_at_distance_zero():
     expected = torch.cdist(points.double(), others.double()).min(dim=1)
     assert torch.equal(which, expected.indices)
     torch.testing.assert_close(distances.double(), expected.values, rtol=1e-5, atol=1e-6)
+
+
+def test_the_floors_take_all_of_few_heldout_images_and_a_sample_of_many(monkeypatch):
+    monkeypatch.setattr(reference, "MAX_DRAWN", 50)
+    assert reference.sample_heldout(50).tolist() == list(range(50))
+    chosen = reference.sample_heldout(200)
+    assert len(set(chosen.tolist())) == 50 and 60 < chosen.float().mean() < 140

@@ -1,6 +1,7 @@
 """`make score`: folders and arrays that people have, and what their scores mean."""
 
 import io
+import json
 import math
 import zipfile
 
@@ -109,6 +110,31 @@ def test_labels_come_from_a_csv(tmp_path, head):
         folder.read(tmp_path / "own", classes=str(table))
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_csv_counts_the_images_of_an_array_from_0_or_from_1(tmp_path, first):
+    np.save(tmp_path / "a.npy", DIGITS)
+    table = tmp_path / "labels.csv"
+    table.write_text("".join(f"{i + first},{i % 10}\n" for i in range(60)))
+    scored = folder.read(tmp_path / "a.npy", classes=str(table))
+    assert scored.labels.tolist() == [i % 10 for i in range(12)]
+    assert f"labels from labels.csv: row {first} is of the first image" in scored.notes
+
+
+def test_a_csv_with_two_labels_for_an_image_is_refused(tmp_path):
+    (tmp_path / "labels.csv").write_text("00001.png,1\n00001.png,2\n")
+    with pytest.raises(UserError, match="labels.csv: 00001.png has the labels 1 and 2; keep one"):
+        folder.read(pngs(tmp_path / "own", numbered()), classes=str(tmp_path / "labels.csv"))
+
+
+def test_a_csv_that_was_not_asked_for_is_named(tmp_path):
+    pngs(tmp_path / "own", numbered())
+    table = tmp_path / "own/labels.csv"
+    table.write_text("".join(f"{name},1\n" for name in numbered()))
+    hint = "labels.csv; --classes takes the path of a CSV file"
+    assert hint in " ".join(folder.read(tmp_path / "own").notes)
+    assert hint not in " ".join(folder.read(tmp_path / "own", classes=str(table)).notes)
+
+
 @pytest.mark.parametrize(
     "array, scale",
     [
@@ -121,7 +147,7 @@ def test_labels_come_from_a_csv(tmp_path, head):
         (DIGITS.astype(np.int64), "0..255"),
         (DIGITS.astype(">f4") / 255, "0..1"),
         (DIGITS / 255 - 1e-7, "0..1"),
-        (DIGITS.reshape(3, 4, 28, 28), "0..255"),
+        (DIGITS.reshape(2, 6, 28, 28), "0..255"),
         (DIGITS.reshape(12, 1, 784), "0..255"),
     ],
 )
@@ -130,13 +156,33 @@ def test_arrays_of_all_shapes_and_ranges_give_the_same_images(tmp_path, array, s
     scored = folder.read(tmp_path / "a.npy")
     assert torch.equal(scored.images[:, 0], torch.from_numpy(DIGITS))
     assert f"values taken as {scale}" in scored.notes
+    assert ("taken as 2 x 6 grey images" in scored.notes) == (array.shape[:2] == (2, 6))
+
+
+def test_values_outside_a_named_range_are_clipped_and_counted(tmp_path):
+    np.save(tmp_path / "a.npy", DIGITS / 127.5 - 1.1)
+    assert "values taken as -1..1; 8" in str(folder.read(tmp_path / "a.npy", scale="-1..1").notes)
+    with pytest.raises(UserError, match="own: --range is for .npy and .npz files"):
+        folder.read(pngs(tmp_path / "own", numbered()), scale="0..1")
 
 
 def test_an_npz_may_have_labels(tmp_path):
     labels = np.arange(12) % 10
     about = {"epoch": np.array(3), "name": np.array("mine")}
     np.savez_compressed(tmp_path / "a.npz", samples=DIGITS, y=labels[:, None], **about)
-    assert folder.read(tmp_path / "a.npz").labels.tolist() == labels.tolist()
+    scored = folder.read(tmp_path / "a.npz")
+    assert scored.labels.tolist() == labels.tolist() and "labels from the array y" in scored.notes
+    np.savez(tmp_path / "c.npz", x=DIGITS, y=labels.astype(float), loss=labels + 0.5)
+    assert folder.read(tmp_path / "c.npz").labels.tolist() == labels.tolist()
+    np.savez(tmp_path / "d.npz", x=DIGITS, y=labels, seed=labels)
+    assert (
+        "no labels: y, seed may be them; keep one in the file"
+        in folder.read(tmp_path / "d.npz").notes
+    )
+    np.savez(tmp_path / "e.npz", x=DIGITS, seed=labels + 2000)
+    with pytest.raises(UserError, match="labels from 2000 to 2009; .* --classes none ignores"):
+        folder.read(tmp_path / "e.npz")
+    assert folder.read(tmp_path / "e.npz", classes="none").labels is None
     np.savez(tmp_path / "b.npz", one=DIGITS, two=DIGITS)
     with pytest.raises(UserError, match="b.npz: cannot be read .*arrays of images: one, two"):
         folder.read(tmp_path / "b.npz")
@@ -149,6 +195,8 @@ def test_an_npz_may_have_labels(tmp_path):
         (np.full((5, 28, 28), np.nan), "not finite"),
         (np.full((5, 28, 28), -300.0), "values from -300"),
         (DIGITS / 100 - 0.42, "Undo the normalisation"),
+        ((DIGITS / 200 - 0.1307) / 0.3081, "Undo the normalisation"),
+        (np.zeros((5, 4, 28, 28)), "shape"),
         (np.zeros((0, 28, 28)), "shape"),
         (np.zeros((2, 28, 28)), "expected at least 4 images, found 2"),
         (np.array([{}] * 5, dtype=object), "cannot be read"),
@@ -258,6 +306,20 @@ def test_few_images_have_a_distance_and_from_forty_on_a_deviation(count):
 def test_a_share_of_nothing_or_all_has_a_deviation_too():
     assert 0 < share_of(0.0, 50).deviation < 0.05 and 0 < share_of(1.0, 50).deviation < 0.05
     assert share_of(0.5, 10_000).deviation == pytest.approx(0.005, rel=0.01)
+
+
+@pytest.mark.parametrize("words", [["--range", "-1..1"], ["--range=-1..1"]])
+def test_folders_with_one_name_have_a_score_each(tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(score, "run", lambda scored: {"images": len(scored.images)})
+    for parent in ("one", "two", "one"):
+        (tmp_path / parent).mkdir(exist_ok=True)
+        np.save(tmp_path / parent / "a.npy", DIGITS / 127.5 - 1)
+        monkeypatch.setattr("sys.argv", ["score", f"{parent}/a.npy", *words])
+        assert score.main() == 0
+    found = {path.name: json.loads(path.read_text()) for path in (tmp_path / "scores").iterdir()}
+    assert set(found) == {"a.npy.json", "a.npy-2.json"}
+    assert found["a.npy.json"] == {"path": str(tmp_path / "one/a.npy"), "images": 12}
 
 
 @pytest.mark.slow

@@ -34,7 +34,7 @@ def page(student, tmp_path_factory):
     """The address of the page with this student."""
     path = tmp_path_factory.mktemp("web") / "digits.html"
     try:
-        text = web.page(student, SAMPLER, ROOT / ".scratch")
+        text = web.page(student, SAMPLER, "MNIST", ROOT / ".scratch")
     except UserError as error:
         if "could not download" not in str(error):
             raise
@@ -100,7 +100,7 @@ def test_the_model_of_the_page_is_small(params):
 
 def test_a_model_of_other_images_is_refused(tmp_path):
     with pytest.raises(UserError, match="grey digits of 28x28 pixels in 10 classes"):
-        web.page(denoiser(), SAMPLER, tmp_path)
+        web.page(denoiser(), SAMPLER, "own", tmp_path)
 
 
 def test_a_missing_npm_and_a_damaged_package_are_named(tmp_path, monkeypatch):

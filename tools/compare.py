@@ -8,7 +8,9 @@ seed does to both. Otherwise the interval is that of Welch 1947.
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import shlex
 import sys
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
@@ -56,9 +58,13 @@ class Difference:
 
 
 def parse(text: str) -> dict[str, object]:
-    """Settings such as "schedule=linear train.steps=400". Raises UserError."""
+    """Settings such as schedule=linear train.times="focus 0.6 0.62". Raises UserError."""
     settings = {}
-    for part in text.split():
+    try:
+        parts = shlex.split(text)
+    except ValueError as error:
+        raise UserError(f"{text!r}: {error}") from None
+    for part in parts:
         key, equals, value = part.partition("=")
         if not (key and equals and value):
             raise UserError(
@@ -88,19 +94,29 @@ def group(name: str, settings: dict[str, object], commits: list[Commit]) -> Grou
             found[values.pop("seed")] = commit
             leaves.append(values)
     if not found:
-        options = " ".join(f"-S {part}" for part in name.split())
+        options = " ".join(f"-S {_quoted(part)}" for part in shlex.split(name))
         raise UserError(
             f"{name}: no experiment has these values. "
             f"`dvc exp run --queue {options} -S seed=1,2,3,4` and `make queue` make some"
         )
     for key in dict.fromkeys(key for values in leaves for key in values):
-        options = list(dict.fromkeys(str(values.get(key)) for values in leaves))
+        options = list(dict.fromkeys(_as_yaml(values.get(key)) for values in leaves))
         if len(options) > 1:
             raise UserError(
                 f"{name}: its experiments also differ in {key} ({', '.join(options)}). "
-                f"Name one of the values, as in {name} {key}={options[0]}"
+                f"Name one of the values, as in {name} {_quoted(f'{key}={options[0]}')}"
             )
     return Group(name, found, leaves[0])
+
+
+def _as_yaml(value: object) -> str:
+    """A value of params.yaml as its text there: null, true, 2, [1, 2] or words."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _quoted(setting: str) -> str:
+    """For the shell; make puts the whole in single quotes."""
+    return f'"{setting}"' if " " in setting else setting
 
 
 def check_comparable(a: Group, b: Group, named: Set[str]) -> None:

@@ -15,6 +15,7 @@ import queue
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 import zipfile
@@ -32,7 +33,7 @@ from src.common.errors import UserError, printable
 from src.common.files import leftovers, publish, replacing
 
 DATA = Path("data")
-UNFINISHED = Path(".scratch/data")
+SCRATCH = Path(".scratch")
 DIGITS = "sklearn-digits.zip"
 # DVC's md5 of a folder with exactly the four canonical files.
 MNIST_PIN = "b6c29e96813679dd8c451c9b5ca86e2c.dir"
@@ -198,7 +199,7 @@ def look(folder: Path) -> None:
     """
     from src import archives, params
 
-    archives.look(folder, params.load().unpack, UNFINISHED.parent)
+    archives.look(folder, params.load().unpack, SCRATCH)
 
 
 class Unavailable(UserError):
@@ -334,11 +335,13 @@ def from_mirrors(folder: Path = DATA) -> str:
         except (OSError, HTTPException, ValueError) as error:
             failures.append(f"{base}: {error}")
             continue
-        shutil.rmtree(UNFINISHED, ignore_errors=True)
-        UNFINISHED.mkdir(parents=True)
-        for name, content in files.items():
-            (UNFINISHED / name).write_bytes(content)
-        publish(UNFINISHED, folder)
+        SCRATCH.mkdir(exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=SCRATCH) as temporary:  # others may fetch it, too
+            unfinished = Path(temporary, "data")
+            unfinished.mkdir()
+            for name, content in files.items():
+                (unfinished / name).write_bytes(content)
+            publish(unfinished, folder)
         return f"fetched MNIST from {base}, md5s checked"
     hint = "" if mirror else ". Set MNIST_MIRROR to a folder or URL that has the four files"
     raise Unavailable("no mirror of MNIST works: " + "; ".join(failures) + hint)

@@ -11,13 +11,14 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from src.common import yaml12
 from src.common.errors import UserError
 from src.common.files import replacing
 from src.show.commits import Commit, flat, git
-from src.show.page import MEASURES, OTHER_FLOORS
+from src.show.page import MEASURES, floors
 
 FOLDER = Path("report_diff")
 PICTURES = ("samples_by_class", "fidelity_by_noise_level", "quality_over_steps")
@@ -26,7 +27,7 @@ PICTURES = ("samples_by_class", "fidelity_by_noise_level", "quality_over_steps")
 def parameters(old: Commit) -> list[str]:
     """A table of the parameters that differ."""
     before = flat(old.parameters)
-    after = flat(yaml12.load(Path("params.yaml").read_text(encoding="utf-8")))
+    after = flat(_read("params.yaml", yaml12.load))
     changed = [key for key in {**before, **after} if before.get(key, ...) != after.get(key, ...)]
     if not changed:
         return ["No parameter differs.", ""]
@@ -41,15 +42,14 @@ def metrics(old: Commit) -> list[str]:
     """A table of all measures, before and now, with the floor of now."""
     lines = ["| metric | what | better | before | now | real images |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
+    files = Path("metrics").glob("*.json")
+    present = {path.stem: _read(str(path), json.loads) for path in files}
     for name, kind in MEASURES.items():
         file, _, key = name.partition(".")
-        values = _values(file)
-        floor = values.get(f"{key}_floor_heldout", values.get(f"{key}_floor_train"))
-        if name in OTHER_FLOORS:
-            other, _, floor_key = OTHER_FLOORS[name].partition(".")
-            floor = _values(other).get(floor_key)
+        heldout, train = floors(name, present)
+        floor = train if heldout is None else heldout
         before = json.loads(old.read(f"metrics/{file}.json") or "{}").get(key)
-        now = values.get(key)
+        now = present.get(file, {}).get(key)
         if before is None and now is None:
             continue
         cells = [f"`{name}`", kind.what, kind.better, *map(kind.shown, (before, now, floor))]
@@ -57,10 +57,13 @@ def metrics(old: Commit) -> list[str]:
     return [*lines, ""]
 
 
-def _values(file: str) -> dict:
-    """The content of a metrics file in the working tree; {} if there is none."""
-    path = Path(f"metrics/{file}.json")
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+def _read(path: str, parse: Callable[[str], dict]) -> dict:
+    """The content of a file of the working tree. Raises UserError."""
+    try:
+        return parse(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        remedy = f"`git checkout -- {path}` restores it"
+        raise UserError(f"{path}: cannot be read ({error}); {remedy}") from None
 
 
 def pictures(old: Commit) -> list[str]:
@@ -110,7 +113,7 @@ def main() -> int:
     parser.add_argument("--rev", default="HEAD")
     try:
         print(write(parser.parse_args().rev))
-    except UserError as error:
+    except (UserError, OSError) as error:
         print(f"report-diff: {error}", file=sys.stderr)
         return 1
     return 0

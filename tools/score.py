@@ -5,7 +5,8 @@ python -m tools.score PATH [--classes auto|none|cycle|FILE.csv] [--fit exact|res
 
 PATH is a folder, zip or tar of PNGs or JPEGs, or an .npy or .npz file. It prints each score with
 its standard deviation over draws of as many images. Next to it is the floor: the score of as many
-real test digits. scores/NAME.json has all values. Images of MNIST come from data/ or as for
+real test digits. scores/NAME.json has all values, or NAME-2.json if that one is of another folder.
+Images of MNIST come from data/ or as for
 `make run`. Without them some scores are missing, and the floor is the stored one of the nearest
 number.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 from pathlib import Path
 
@@ -116,10 +118,9 @@ def run(scored: folders.Scored) -> dict:
         side = "low" if count > len(scored.images) else "high"
         console.print(
             f"The real digits are {count:,}. Distances fall with their number, so theirs are too "
-            f"{side} for {len(scored.images):,} images."
+            f"{side} for {len(scored.images):,} images. Coverage rises with it."
         )
     return {
-        "path": scored.name,
         "images": len(scored.images),
         "notes": scored.notes,
         "yardstick": instrument.yardstick.name,
@@ -127,6 +128,23 @@ def run(scored: folders.Scored) -> dict:
         "floor_images": count,
         "floors": {name: vars(value) for name, value in floors.items()},
     }
+
+
+def free(name: str, path: str) -> Path:
+    """Where to write the score of `path`: not over that of another folder with the same name."""
+    target, number = TARGET / f"{name}.json", 1
+    while target.exists() and _scored(target) != path:
+        number += 1
+        target = TARGET / f"{name}-{number}.json"
+    return target
+
+
+def _scored(target: Path) -> str | None:
+    """The path whose score is in a file; None if it is no score."""
+    try:
+        return json.loads(target.read_text(encoding="utf-8"))["path"]
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def main() -> int:
@@ -138,20 +156,25 @@ def main() -> int:
     parser.add_argument("--fit", choices=("exact", "resize", "crop"), default="exact")
     parser.add_argument("--range", choices=("auto", "0..255", "0..1", "-1..1"), default="auto")
     parser.add_argument("--invert", action="store_true", help="for black digits on white")
-    arguments = parser.parse_args()
+    words = sys.argv[1:]
+    if "--range" in words[:-1]:  # argparse takes -1..1 for an option
+        at = words.index("--range")
+        words[at : at + 2] = ["=".join(words[at : at + 2])]
+    arguments = parser.parse_args(words)
     try:
         if not arguments.path:
             raise UserError("give a path, as in make score FOLDER=my_digits")
         scored = folders.read(
             arguments.path, arguments.classes, arguments.fit, arguments.range, arguments.invert
         )
-        result = run(scored)
+        path = str(Path(arguments.path).expanduser().resolve())
+        result = {"path": path} | run(scored)
+        TARGET.mkdir(exist_ok=True)
+        target = free(scored.name, path)
+        reports.write_json(target, result)
     except (UserError, OSError) as error:
         print(f"score: {printable(str(error))}", file=sys.stderr)
         return 1
-    target = TARGET / f"{scored.name}.json"
-    target.parent.mkdir(exist_ok=True)
-    reports.write_json(target, result)
     print(f"{target} has all values")
     return 0
 

@@ -10,6 +10,7 @@ import argparse
 import base64
 import gzip
 import hashlib
+import html
 import json
 import math
 import shutil
@@ -137,8 +138,11 @@ def packed(content: bytes) -> str:
     return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
 
-def page(denoiser: Denoiser, sampler: Sampler, folder: Path) -> str:
-    """The whole page. Raises UserError if the model does not fit it, and as `runtime` does."""
+def page(denoiser: Denoiser, sampler: Sampler, dataset: str, folder: Path) -> str:
+    """The whole page. It names the data set of the training.
+
+    Raises UserError if the model does not fit it, and as `runtime` does.
+    """
     unet = denoiser.config.unet
     shape = unet.image_channels, unet.image_size, unet.classes
     if shape != (1, 28, 10):
@@ -149,6 +153,7 @@ def page(denoiser: Denoiser, sampler: Sampler, folder: Path) -> str:
     javascript, wasm = runtime(folder)
     parameters = sum(weights.numel() for weights in denoiser.unet.parameters())
     blocks = {
+        "DATASET": html.escape(dataset),
         "PARAMETERS": f"{parameters:,}",
         "EVALUATIONS": str(sampler.steps),
         "SETTINGS": json.dumps(settings(denoiser, sampler)),
@@ -170,8 +175,8 @@ def main() -> None:
         denoiser, about = model_file.load(path)
         if not about.get("evaluations"):
             raise UserError(f"{path}: expected a student. `make student` makes them")
-        text = page(denoiser, student_sampler(about), Path(".scratch"))
-    except UserError as error:
+        text = page(denoiser, student_sampler(about), about["dataset"], Path(".scratch"))
+    except (UserError, OSError) as error:
         sys.exit(f"web: {error}")
     PAGE.parent.mkdir(exist_ok=True)
     with replacing(PAGE) as temporary:

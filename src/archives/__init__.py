@@ -63,10 +63,7 @@ def read(
             data, notes = _read_idx(source, settings, scratch)
         else:
             data, notes = _read_images(source, settings, scratch)
-    if source.skipped:
-        shown = ", ".join(source.skipped[:3]) + (" ..." if len(source.skipped) > 3 else "")
-        notes.append(f"skipped {len(source.skipped):,} other files ({shown})")
-    return data, [_described(data), *notes]
+    return data, [_described(data), *notes, *_skipped(source, data.labels is None, settings)]
 
 
 @dataclass(frozen=True)
@@ -99,6 +96,7 @@ def read_images(path: str | Path, settings: Unpack) -> Images:
         everything = torch.zeros(len(chosen), dtype=torch.bool)
         pixels, converted = _decoded(source, chosen, everything, settings, scratch)
         notes = [*layout.notes, *_counted(converted)]
+        notes += _skipped(source, layout.labels is None, settings)
         return Images(pixels.part(0), layout.names, layout.labels, layout.class_names, notes)
 
 
@@ -110,6 +108,18 @@ def look(folder: Path, settings: Unpack, scratch: Path) -> None:
             idx.choose(source.idx, source.where)
         else:
             _arranged(source, settings)
+
+
+def _skipped(source: Source, unlabelled: bool, settings: Unpack) -> list[str]:
+    """A line about the files that were not read, if there are any."""
+    if not source.skipped:
+        return []
+    shown = ", ".join(source.skipped[:3]) + (" ..." if len(source.skipped) > 3 else "")
+    line = f"skipped {len(source.skipped):,} other files ({shown})"
+    tables = [name for name in source.skipped if name.lower().endswith(".csv")]
+    if tables and unlabelled and settings.labels != "none":
+        line += f". Classes come from folders or dataset.json, not from {tables[0]}"
+    return [line]
 
 
 def _described(data: Dataset) -> str:

@@ -31,8 +31,8 @@ def decode(
             with Image.open(io.BytesIO(raw), formats=["PNG", "JPEG"]) as image:
                 if size is None:
                     check_side(name, *image.size)
-                done = ["JPEG"] if image.format == "JPEG" else []
-                if getattr(image, "n_frames", 1) > 1:
+                done = ["JPEG"] if image.format in ("JPEG", "MPO") else []
+                if image.format == "PNG" and getattr(image, "n_frames", 1) > 1:
                     done.append("animated, first image taken")
                 if image.format == "PNG":
                     _scale_transparency(image, bits=raw[24])
@@ -111,6 +111,8 @@ def _plain(image: Image.Image, background: Background, done: list[str]) -> Image
             done.append(f"transparent, put on {background}")
             coloured = Image.alpha_composite(Image.new("RGBA", image.size, background), coloured)
         return coloured.convert("RGB")
+    if image.mode not in ("L", "RGB"):
+        done.append(f"{image.mode}, as RGB")
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 

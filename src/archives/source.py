@@ -46,7 +46,8 @@ def find(path: Path, scratch: Path, stack: contextlib.ExitStack, settings: Unpac
     nested = 0
     while source.archives:
         others = source.archives[1:3] + source.images[:1] + source.idx[:1]
-        archive, skipped = source.archives[0], source.skipped
+        archive = source.archives[0]
+        skipped = source.skipped + [member.name for member in source.listings]
         if others:
             listing = ", ".join(member.name for member in (archive, *others))
             raise UserError(

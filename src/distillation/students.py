@@ -32,7 +32,7 @@ def open_students(
 
 
 def student_of(denoiser: Denoiser) -> Denoiser:
-    """A copy with the averaged weights alone: no guide, and no guidance by class."""
+    """A copy with the averaged weights alone: no guide, and no classifier-free guidance."""
     student = Denoiser(replace(denoiser.config, label_dropout=0.0))
     student.unet.load_state_dict(denoiser.unet.state_dict())
     student.precision = denoiser.precision

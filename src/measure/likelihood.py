@@ -50,8 +50,8 @@ def bits_per_dim(
         (SNR(t - 1) - SNR(t)) |x0 - predicted x0|^2 / 2 nats
 
     (Kingma et al. 2021, "Variational diffusion models", eq. 13). Predictions are clipped to
-    [-1, 1]. The last step decodes each value separately: p(x | z) is proportional to q(z | x) over
-    the 256 grey levels, where z is x_t at the first timestep (eq. 8 there).
+    [-1 - margin, 1]. The last step decodes each value separately: p(x | z) is proportional to
+    q(z | x) over the 256 grey levels, where z is x_t at the first timestep (eq. 8 there).
     """
     denoiser.eval()
     device = next(denoiser.parameters()).device

@@ -76,9 +76,19 @@ def real_features(model: Classifier, data: Dataset) -> dict[str, Tensor]:
 
 
 def drawn_at_random(count: int) -> Tensor:
-    """Positions of some of `count` training images: (K,) int64, at most half of them."""
+    """Positions of some of `count` training images: (K,) int64, half of them at most (but 2)."""
     order = torch.randperm(count, generator=generator(0, "floor"))
     return order[: max(2, min(MAX_DRAWN, count // 2))]
+
+
+def sample_heldout(count: int) -> Tensor:
+    """Positions of the held-out images that the stage floors measures: (K,) int64.
+
+    All `count`, in order, or MAX_DRAWN at random: it compares each with every training image.
+    """
+    if count <= MAX_DRAWN:
+        return torch.arange(count)
+    return torch.randperm(count, generator=generator(0, "floor, held-out"))[:MAX_DRAWN]
 
 
 def write_moments(target: Path, features: dict[str, Tensor], ready: Path | None) -> dict:

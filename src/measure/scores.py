@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from .. import classifier
+from ..common.dataset import rows
 from ..common.randomness import generator
 from .extrapolation import to_infinity
 from .frechet import Moments, caution, distance, moments
 from .kernel import kid
-from .neighbours import manifolds
+from .neighbours import manifolds, nearest
 
 # Quantile of the held-out images' distances to their nearest training image. An image below it
 # counts as memorised.
@@ -85,3 +86,12 @@ def floor_of_sets(
 def shuffled(features: Tensor, seed: int) -> Tensor:
     """The rows of `features` in random order: the first half of MNIST's test images is neater."""
     return features[torch.randperm(len(features), generator=generator(seed, "floor"))]
+
+
+def to_nearest(images: Tensor, others: Tensor) -> Tensor:
+    """Distance of each image to the nearest of the others: (N,) float32, in pixels of 0 to 1.
+
+    Both are uint8 (N, C, H, W), with other N.
+    """
+    points = torch.cat(list(rows(images)))
+    return nearest(points, rows(others))[0]

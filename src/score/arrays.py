@@ -25,17 +25,21 @@ CHUNK = 1000  # images
 Range = Literal["auto", "0..255", "0..1", "-1..1"]
 SLACK = 0.02  # of the ends of a range, for values that a network or a resize left
 DARK = -0.5  # images in -1..1 have many values below
+BRIGHTEST = 32  # the highest value of images in 0..255 is above; with MNIST's deviation 1 it is 3
 
 
-def read(path: Path) -> tuple[NDArray, NDArray | None]:
-    """The array of images in a file as it is, and labels (N,) if an .npz has one array of them.
+def read(path: Path) -> tuple[NDArray, NDArray | None, str]:
+    """The array of images in a file as it is, labels (N,) of an .npz, and where they come from.
+
+    Labels are the one array of N whole numbers. Without one they are None, and the text is "" or
+    names the arrays among which to choose.
 
     Raises UserError if the file is damaged, or has no or more than one array of images.
     """
     try:
         if path.suffix.lower() == ".npy":
             with path.open("rb") as file:
-                return _array(file, path.stat().st_size), None
+                return _array(file, path.stat().st_size), None, ""
         with zipfile.ZipFile(path) as archive:
             check_methods(archive)
             return _chosen(archive)
@@ -45,8 +49,8 @@ def read(path: Path) -> tuple[NDArray, NDArray | None]:
         raise UserError(f"{path}: cannot be read ({error}); {EXPECTED}") from None
 
 
-def _chosen(archive: zipfile.ZipFile) -> tuple[NDArray, NDArray | None]:
-    images, labels, total = {}, [], 0
+def _chosen(archive: zipfile.ZipFile) -> tuple[NDArray, NDArray | None, str]:
+    images, labels, total = {}, {}, 0
     for info in archive.infolist():
         with archive.open(info) as file:
             shape, _, dtype = npy.header(file)
@@ -57,15 +61,25 @@ def _chosen(archive: zipfile.ZipFile) -> tuple[NDArray, NDArray | None]:
                 raise ValueError(f"more than {MAX_BYTES} bytes of arrays")
         with archive.open(info) as file:
             array = _array(file, info.file_size)
+        name = info.filename.removesuffix(".npy")
         if array.ndim == 1 or array.shape[1:] == (1,):
-            labels.append(array.reshape(-1))
+            labels[name] = array.reshape(-1)
         else:
-            images[info.filename.removesuffix(".npy")] = array
+            images[name] = array
     if len(images) != 1:
         raise ValueError(f"arrays of images: {', '.join(images) or 'none'}; keep one")
     [pixels] = images.values()
-    fitting = [a for a in labels if len(a) == len(pixels) and a.dtype.kind in "iu"]
-    return pixels, fitting[0] if len(fitting) == 1 else None
+    fitting = [name for name, a in labels.items() if len(a) == len(pixels) and _whole(a)]
+    if len(fitting) == 1:
+        return pixels, labels[fitting[0]], f"labels from the array {fitting[0]}"
+    if fitting:
+        return pixels, None, f"no labels: {', '.join(fitting)} may be them; keep one in the file"
+    return pixels, None, ""
+
+
+def _whole(array: NDArray) -> bool:
+    """Whether all values are whole numbers."""
+    return array.dtype.kind in "iu" or (array.dtype.kind == "f" and bool((array % 1 == 0).all()))
 
 
 def _array(file: IO[bytes], size: int) -> NDArray:
@@ -82,28 +96,29 @@ def _array(file: IO[bytes], size: int) -> NDArray:
     return np.frombuffer(raw, dtype).reshape(shape, order="F" if by_columns else "C")
 
 
-def arranged(array: NDArray) -> NDArray:
-    """Images as (N, C, H, W). Raises UserError for other shapes."""
+def arranged(array: NDArray) -> tuple[NDArray, str]:
+    """Images as (N, C, H, W), and what was assumed, or "". Raises UserError for other shapes."""
     shape = array.shape
     side = math.isqrt(shape[-1])
     flat = len(shape) == 2 or (len(shape) == 3 and shape[1] == 1)
     if flat and side > 3 and side * side == shape[-1]:
-        return array.reshape(-1, 1, side, side)
+        return array.reshape(-1, 1, side, side), ""
     if len(shape) == 3 and not flat:
-        return array[:, None]
+        return array[:, None], ""
     if len(shape) == 4 and shape[1] in (1, 3):
-        return array
+        return array, ""
     if len(shape) == 4 and shape[3] in (1, 3):
-        return array.transpose(0, 3, 1, 2)
-    if len(shape) == 4 and shape[2] == shape[3]:  # a grid of images
-        return array.reshape(-1, 1, *shape[2:])
+        return array.transpose(0, 3, 1, 2), ""
+    if len(shape) == 4 and shape[1] not in (2, 4) and shape[2] == shape[3]:  # no alpha channel
+        return array.reshape(-1, 1, *shape[2:]), f"taken as {shape[0]} x {shape[1]} grey images"
     raise UserError(f"an array of shape {shape}; {EXPECTED}")
 
 
 def to_bytes(images: NDArray, scale: Range = "auto") -> tuple[Tensor, str]:
-    """Grey levels as uint8 (N, C, H, W), and the range that the values have.
+    """Grey levels as uint8 (N, C, H, W), and what was done, as a sentence.
 
-    "auto" guesses the range. Raises UserError for values outside, and values that are not finite.
+    "auto" guesses the range. Values outside a range that is named are clipped. Raises UserError for
+    values in no known range, and values that are not finite.
     """
     extremes = [(part.min(), part.max()) for part in _parts(images)]
     low, high = min(e[0] for e in extremes), max(e[1] for e in extremes)
@@ -115,7 +130,15 @@ def to_bytes(images: NDArray, scale: Range = "auto") -> tuple[Tensor, str]:
         torch.from_numpy(np.clip(np.round(part * factor + offset), 0, 255).astype(np.uint8))
         for part in _parts(images)
     ]
-    return torch.cat(parts), name
+    done = f"values taken as {name}"
+    if outside := sum(int(_beyond(part * factor + offset).sum()) for part in _parts(images)):
+        done += f"; {100 * outside / images.size:.2g} % of them are outside and were clipped"
+    return torch.cat(parts), done
+
+
+def _beyond(levels: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which grey levels a clip to 0 to 255 changes by more than rounding does."""
+    return (levels < -0.5) | (levels > 255.5)
 
 
 def _parts(images: NDArray) -> Iterator[NDArray[np.float64]]:
@@ -131,7 +154,7 @@ def _guessed(images: NDArray, low: float, high: float) -> Range:
     dark = sum(int((part < DARK).sum()) for part in _parts(images)) / images.size
     if low >= -1 - SLACK and high <= 1 + SLACK and dark > 0.1:
         return "-1..1"
-    if low >= -255 * SLACK and high <= 255 * (1 + SLACK) and high > 2:
+    if low >= -255 * SLACK and high <= 255 * (1 + SLACK) and high > BRIGHTEST:
         return "0..255"
     raise UserError(
         f"values from {low:g} to {high:g}, in no known range. Undo the normalisation, or name one "

@@ -49,9 +49,9 @@ class Floors:
 def of_real(
     instrument: Instrument, data: Dataset, count: int, near: float, index: int = 0
 ) -> Scores:
-    """Scores of `count` random test digits, at most all.
+    """Scores of `count` random test digits.
 
-    Sets of different `index` share no digits, as long as there are enough.
+    Sets of different `index` share no digits. (index + 1) * count must not exceed their number.
     """
     order = torch.randperm(len(data.heldout_images), generator=generator(SEED, "scored"))
     chosen = order[index * count : (index + 1) * count]

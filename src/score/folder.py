@@ -33,6 +33,8 @@ SETTINGS = Unpack(
     max_gib=8,
 )
 REMEDIES = (  # what unpack's messages advise, and what to do here
+    (r"; unpack\.labels: folders makes them classes", "; --classes takes a CSV file"),
+    (r"not from (\S+\.csv)$", r"not from \1; --classes takes the path of a CSV file"),
     (r"unpack\.labels to folders or none", "--classes to none"),
     (r"unpack\.labels", "--classes"),
     (r"unpack\.size(: \d+)?", "--fit resize"),
@@ -73,21 +75,25 @@ def read(
     Raises UserError that names the file and the way out.
     """
     path = Path(path).expanduser()
-    if path.suffix.lower() in (".npy", ".npz"):
-        pixels, names, labels, notes = _from_array(path, scale)
+    is_array = path.suffix.lower() in (".npy", ".npz")
+    if is_array:
+        pixels, names, labels, notes = _from_array(path, scale, classes)
+    elif scale != "auto":
+        raise UserError(f"{path}: --range is for .npy and .npz files; PNGs and JPEGs have 0..255")
     else:
         pixels, names, labels, notes = _from_files(path, classes, fit)
     if len(pixels) < FEWEST:
         raise UserError(f"{path}: expected at least {FEWEST} images, found {len(pixels)}")
     if classes == "cycle":
-        labels = _cycled(path, names)
-    elif classes == "none":
-        labels = None
-    elif classes != "auto":
-        labels = _from_csv(Path(classes).expanduser(), names)
+        labels, note = _cycled(path, names)
+        notes.append(note)
+    elif classes not in ("auto", "none"):
+        labels, note = _from_csv(Path(classes).expanduser(), names, is_array)
+        notes += [note] if note else []
     if labels is not None and not bool(((labels >= 0) & (labels < CLASSES)).all()):
         raise UserError(
-            f"{path}: labels from {int(labels.min())} to {int(labels.max())}; expected 0 to 9"
+            f"{path}: labels from {int(labels.min())} to {int(labels.max())}; expected 0 to 9. "
+            f"--classes none ignores them"
         )
     sizes = f"{pixels.shape[3]}x{pixels.shape[2]}, {'RGB' if pixels.shape[1] == 3 else 'grey'}"
     head = f"{len(pixels):,} images of {sizes}; {'labelled' if labels is not None else 'no labels'}"
@@ -98,16 +104,20 @@ def read(
 
 
 def _from_array(
-    path: Path, scale: arrays.Range
+    path: Path, scale: arrays.Range, classes: str
 ) -> tuple[Tensor, list[str], Tensor | None, list[str]]:
-    array, numbers = arrays.read(path)
+    array, numbers, origin = arrays.read(path)
     try:
-        pixels, found = arrays.to_bytes(arrays.arranged(array), scale)
+        images, assumed = arrays.arranged(array)
+        pixels, done = arrays.to_bytes(images, scale)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
-    labels = None if numbers is None else torch.from_numpy(numbers.astype("int64"))
+    notes, labels = [done, assumed], None
+    if classes == "auto":
+        labels = None if numbers is None else torch.from_numpy(numbers.astype("int64"))
+        notes.append(origin)
     names = [str(i + 1) for i in range(len(pixels))]
-    return pixels, names, labels, [f"values taken as {found}"]
+    return pixels, names, labels, [note for note in notes if note]
 
 
 def _from_files(
@@ -119,11 +129,10 @@ def _from_files(
     try:
         found = archives.read_images(path, SETTINGS.model_copy(update=changes))
     except UserError as error:
-        text = str(error)
-        for remedy, here in REMEDIES:
-            text = re.sub(remedy, here, text)
-        raise UserError(text) from None
-    notes = [note for note in found.notes if "unpack." not in note]
+        raise UserError(_in_our_words(str(error))) from None
+    notes = [_in_our_words(note) for note in found.notes]
+    if classes != "auto":  # then `labels` is none to unpack
+        notes = [note for note in notes if "no classes" not in note]
     if found.labels is None or classes != "auto":
         return found.pixels, found.names, None, notes
     digits = [_digit(name, path) for name in found.class_names]
@@ -138,6 +147,13 @@ def _from_files(
     return found.pixels, found.names, labels, notes
 
 
+def _in_our_words(text: str) -> str:
+    """A message of unpack, with the score's remedies."""
+    for remedy, here in REMEDIES:
+        text = re.sub(remedy, here, text)
+    return text
+
+
 def _digit(name: str, path: Path) -> int:
     """The digit of a folder such as 3, digit_3 or three. Raises UserError."""
     if name.lower() in WORDS:
@@ -150,8 +166,11 @@ def _digit(name: str, path: Path) -> int:
     return int(match[3])
 
 
-def _cycled(path: Path, names: list[str]) -> Tensor:
-    """Classes in turn, by the number at the end of each name. Raises UserError without them."""
+def _cycled(path: Path, names: list[str]) -> tuple[Tensor, str]:
+    """Classes in turn, by the number at the end of each name, and what was assumed.
+
+    Raises UserError without numbers.
+    """
     found = [re.search(r"(\d{1,9})$", Path(name).stem) for name in names]
     numbers = [int(match[1]) for match in found if match]
     if len(set(numbers)) != len(names):
@@ -160,18 +179,31 @@ def _cycled(path: Path, names: list[str]) -> Tensor:
             f"00012.png; a CSV file of NAME,LABEL is the other way"
         )
     first = 0 if min(numbers) == 0 else 1
-    return torch.tensor([(number - first) % CLASSES for number in numbers])
+    labels = torch.tensor([(number - first) % CLASSES for number in numbers])
+    return labels, f"classes in turn: number {first} has class 0"
 
 
-def _from_csv(path: Path, names: list[str]) -> Tensor:
-    """Labels by name from a CSV file, with or without a head. Raises UserError."""
+def _from_csv(path: Path, names: list[str], is_array: bool) -> tuple[Tensor, str]:
+    """Labels by name from a CSV file, with or without a head, and what was assumed, or "".
+
+    The images of an array are named by numbers from 1, or from 0 if the file names a 0. Raises
+    UserError.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
         mark = ";" if text.partition("\n")[0].count(";") else ","
         rows = [row for row in csv.reader(text.splitlines(), delimiter=mark) if len(row) >= 2]
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path}: cannot be read ({error}); expected rows of NAME,LABEL") from None
-    labels = {row[0].strip(): row[1].strip() for row in rows}
+    labels: dict[str, str] = {}
+    for key, value in ((row[0].strip(), row[1].strip()) for row in rows):
+        if labels.setdefault(key, value) != value:
+            raise UserError(f"{path}: {key} has the labels {labels[key]} and {value}; keep one")
+    note = ""
+    if is_array:
+        first = 0 if "0" in labels else 1
+        names = [str(number) for number in range(first, first + len(names))]
+        note = f"labels from {path.name}: row {first} is of the first image"
     short = [Path(name).name for name in names]
     unique = len(set(short)) == len(short)
     values = []
@@ -179,13 +211,13 @@ def _from_csv(path: Path, names: list[str]) -> Tensor:
         keys = (name, last, Path(last).stem) if unique else (name,)
         label = next((labels[key] for key in keys if key in labels), None)
         if label is None or not re.fullmatch(r"\d{1,3}", label):
-            first = ",".join(rows[0][:2]) if rows else "nothing"
+            row = ",".join(rows[0][:2]) if rows else "nothing"
             raise UserError(
                 f"{path}: expected a row NAME,LABEL for {name}, found {label!r}; the first row is "
-                f"{first!r}"
+                f"{row!r}"
             )
         values.append(int(label))
-    return torch.tensor(values)
+    return torch.tensor(values), note
 
 
 def _grey(pixels: Tensor, path: Path) -> Tensor:

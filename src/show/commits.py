@@ -13,6 +13,9 @@ import subprocess
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from ..common.errors import UserError
 
 
 def git(*command: str) -> str:
@@ -60,15 +63,21 @@ def _md5(blob: str) -> str:
 
 
 class Commit:
-    """A commit. `metric` gives only results that come from its own parameters and code."""
+    """A commit. `metric` gives only results that come from its own parameters and code.
+
+    Raises UserError if its params.yaml or dvc.lock cannot be read.
+    """
 
     def __init__(self, name: str):
         self.name = name
         listing = git("ls-tree", "-r", "-z", "--full-tree", name).split("\0")
         entries = (entry.split("\t", 1) for entry in listing if entry)
         self.blobs = {path: about.split()[2] for about, path in entries}
-        self.parameters: dict = load_yaml(self.read("params.yaml")) or {}
-        lock = load_yaml(self.read("dvc.lock")) or {}
+        try:
+            self.parameters: dict = load_yaml(self.read("params.yaml")) or {}
+            lock = load_yaml(self.read("dvc.lock")) or {}
+        except YAMLError as error:
+            raise UserError(f"{name}: params.yaml or dvc.lock is not valid YAML: {error}") from None
         self.stages: dict[str, dict] = lock.get("stages", {})
         self.makers: dict[str, str] = {}  # each output's stage
         self.outs: dict[str, str] = {}  # each output's md5

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import jinja2
 
+from ..common import reports
+
 TEMPLATE = Path(__file__).with_name("page.html")
 
 
@@ -105,19 +107,27 @@ def _row(name: str, kind: Kind, metrics: dict[str, dict]) -> dict[str, str]:
     """The row of one measure, as text."""
     file, _, key = name.partition(".")
     values = metrics.get(file, {})
-    value = kind.shown(values.get(key)) or "not measured"
+    missing = values.get(key) is None
+    value = "not measured" if missing else kind.shown(values[key])
     error = values.get(f"{key}_standard_error")
-    floor_file, _, floor_key = OTHER_FLOORS.get(name, "").partition(".")
-    other_floor = metrics.get(floor_file, {}).get(floor_key)
+    heldout, train = floors(name, metrics)
     return {
         "name": name,
         "what": kind.what,
         "better": kind.better,
         "value": f"{value} ± {kind.shown(error)}" if error is not None else value,
         "spread": _over_seeds(key, kind, metrics.get("spread", {})),
-        "heldout": kind.shown(values.get(f"{key}_floor_heldout", other_floor)),
-        "train": kind.shown(values.get(f"{key}_floor_train")),
+        "heldout": "" if missing else kind.shown(heldout),
+        "train": "" if missing else kind.shown(train),
     }
+
+
+def floors(name: str, metrics: dict[str, dict]) -> tuple[float | None, float | None]:
+    """The score of held-out and of training images by a measure; None if there is none."""
+    file, _, key = name.partition(".")
+    other_file, _, other_key = OTHER_FLOORS.get(name, "").partition(".")
+    values, other = metrics.get(file, {}), metrics.get(other_file, {}).get(other_key)
+    return values.get(f"{key}_floor_heldout", other), values.get(f"{key}_floor_train")
 
 
 def _over_seeds(key: str, kind: Kind, spread: dict) -> str:
@@ -163,6 +173,7 @@ def render(
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     spread, quality = metrics["spread"], metrics["quality"]
+    unequal = reports.unequal(quality["images"], quality["images_floor_heldout"])
     return template.render(
         title=title,
         lead=lead,
@@ -173,7 +184,8 @@ def render(
         seeds=f"over {spread['seeds']} seeds",
         pictures=[_picture_row(row, figures) for row in PICTURES],
         about_measures=(
-            f"There are {quality['images_floor_heldout']:,} held-out real images. ± is the "
+            f"There are {quality['images_floor_heldout']:,} held-out real images. "
+            f"{f'{unequal}. ' if unequal else ''}± is the "
             f"standard deviation over sampling seeds of this model, or a standard error. "
             f"Definitions, ranges and sources: docs/metrics.md."
         ),
