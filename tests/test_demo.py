@@ -295,6 +295,17 @@ def test_a_model_without_classes_has_nothing_to_choose(folder, computed):
     assert not [c for c in page.get("button_group") if c.key == "kind"]
 
 
+def test_beside_a_model_without_classes_another_draws_its_classes_in_turn(folder, computed):
+    about = ABOUT | {"class_counts": []}
+    model_file.save(denoiser(classes=0), folder / "models" / "model.safetensors", about)
+    model_file.save(denoiser(), folder / "models" / "other.safetensors", ABOUT)
+    page = start()
+    page.toggle(key="compare").set_value(True).run()
+    page.selectbox(key="second_model").set_value("other").run()
+    assert not page.exception and not page.error
+    assert computed[-1][2] == [i % 10 for i in range(40)]
+
+
 @pytest.mark.parametrize(
     "host, origin, path, accepted",
     [
