@@ -160,8 +160,11 @@ def test_arrays_of_all_shapes_and_ranges_give_the_same_images(tmp_path, array, s
 
 
 def test_values_outside_a_named_range_are_clipped_and_counted(tmp_path):
-    np.save(tmp_path / "a.npy", DIGITS / 127.5 - 1.1)
-    assert "values taken as -1..1; 8" in str(folder.read(tmp_path / "a.npy", scale="-1..1").notes)
+    np.save(tmp_path / "a.npy", DIGITS / 127.5 - 0.5)  # the strokes, 1.07, are outside
+    assert "values taken as -1..1; 1" in str(folder.read(tmp_path / "a.npy", scale="-1..1").notes)
+    np.save(tmp_path / "b.npy", (DIGITS / 200 - 0.1307) / 0.3081)
+    with pytest.raises(UserError, match="b.npy: values taken as 0..1; .* Choose another --range"):
+        folder.read(tmp_path / "b.npy", scale="0..1")
     with pytest.raises(UserError, match="own: --range is for .npy and .npz files"):
         folder.read(pngs(tmp_path / "own", numbered()), scale="0..1")
 
@@ -319,7 +322,10 @@ def test_folders_with_one_name_have_a_score_each(tmp_path, monkeypatch, words):
         assert score.main() == 0
     found = {path.name: json.loads(path.read_text()) for path in (tmp_path / "scores").iterdir()}
     assert set(found) == {"a.npy.json", "a.npy-2.json"}
-    assert found["a.npy.json"] == {"path": str(tmp_path / "one/a.npy"), "images": 12}
+    one = found["a.npy.json"]
+    assert one["asked"]["path"] == str(tmp_path / "one/a.npy") and one["images"] == 12
+    monkeypatch.setattr("sys.argv", ["score", "one/a.npy", *words, "--classes", "cycle"])
+    assert score.main() == 0 and (tmp_path / "scores/a.npy-3.json").exists()
 
 
 @pytest.mark.slow

@@ -5,10 +5,9 @@ python -m tools.score PATH [--classes auto|none|cycle|FILE.csv] [--fit exact|res
 
 PATH is a folder, zip or tar of PNGs or JPEGs, or an .npy or .npz file. It prints each score with
 its standard deviation over draws of as many images. Next to it is the floor: the score of as many
-real test digits. scores/NAME.json has all values, or NAME-2.json if that one is of another folder.
-Images of MNIST come from data/ or as for
-`make run`. Without them some scores are missing, and the floor is the stored one of the nearest
-number.
+real test digits. scores/NAME.json has all values, or NAME-2.json if that one is of another folder
+or has other options. Images of MNIST come from data/ or as for `make run`. Without them some scores
+are missing, and the floor is the stored one of the nearest number.
 """
 
 from __future__ import annotations
@@ -130,19 +129,19 @@ def run(scored: folders.Scored) -> dict:
     }
 
 
-def free(name: str, path: str) -> Path:
-    """Where to write the score of `path`: not over that of another folder with the same name."""
+def free(name: str, asked: dict) -> Path:
+    """Where to write a score: not over that of another folder, or one with other options."""
     target, number = TARGET / f"{name}.json", 1
-    while target.exists() and _scored(target) != path:
+    while target.exists() and _asked(target) != asked:
         number += 1
         target = TARGET / f"{name}-{number}.json"
     return target
 
 
-def _scored(target: Path) -> str | None:
-    """The path whose score is in a file; None if it is no score."""
+def _asked(target: Path) -> dict | None:
+    """Path and options of the score in a file; None if it is no score."""
     try:
-        return json.loads(target.read_text(encoding="utf-8"))["path"]
+        return json.loads(target.read_text(encoding="utf-8"))["asked"]
     except (ValueError, TypeError, KeyError):
         return None
 
@@ -167,10 +166,10 @@ def main() -> int:
         scored = folders.read(
             arguments.path, arguments.classes, arguments.fit, arguments.range, arguments.invert
         )
-        path = str(Path(arguments.path).expanduser().resolve())
-        result = {"path": path} | run(scored)
+        asked = vars(arguments) | {"path": str(Path(arguments.path).expanduser().resolve())}
+        result = {"asked": asked} | run(scored)
         TARGET.mkdir(exist_ok=True)
-        target = free(scored.name, path)
+        target = free(scored.name, asked)
         reports.write_json(target, result)
     except (UserError, OSError) as error:
         print(f"score: {printable(str(error))}", file=sys.stderr)

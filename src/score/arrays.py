@@ -24,6 +24,7 @@ EXPECTED = (
 CHUNK = 1000  # images
 Range = Literal["auto", "0..255", "0..1", "-1..1"]
 SLACK = 0.02  # of the ends of a range, for values that a network or a resize left
+MOST_OUTSIDE = 0.5  # of the values, of a range that is named
 DARK = -0.5  # images in -1..1 have many values below
 BRIGHTEST = 32  # the highest value of images in 0..255 is above; with MNIST's deviation 1 it is 3
 
@@ -117,8 +118,8 @@ def arranged(array: NDArray) -> tuple[NDArray, str]:
 def to_bytes(images: NDArray, scale: Range = "auto") -> tuple[Tensor, str]:
     """Grey levels as uint8 (N, C, H, W), and what was done, as a sentence.
 
-    "auto" guesses the range. Values outside a range that is named are clipped. Raises UserError for
-    values in no known range, and values that are not finite.
+    "auto" guesses the range. Values outside a range that is named are clipped. Raises UserError if
+    more than MOST_OUTSIDE are, for values in no known range, and values that are not finite.
     """
     extremes = [(part.min(), part.max()) for part in _parts(images)]
     low, high = min(e[0] for e in extremes), max(e[1] for e in extremes)
@@ -131,8 +132,12 @@ def to_bytes(images: NDArray, scale: Range = "auto") -> tuple[Tensor, str]:
         for part in _parts(images)
     ]
     done = f"values taken as {name}"
-    if outside := sum(int(_beyond(part * factor + offset).sum()) for part in _parts(images)):
-        done += f"; {100 * outside / images.size:.2g} % of them are outside and were clipped"
+    outside = sum(int(_beyond(part * factor + offset).sum()) for part in _parts(images))
+    share = f"{100 * outside / images.size:.3g} % of them are outside"
+    if outside > MOST_OUTSIDE * images.size:
+        raise UserError(f"{done}; {share}. Choose another --range, or undo a normalisation")
+    if outside:
+        done += f"; {share} and were clipped"
     return torch.cat(parts), done
 
 
@@ -157,6 +162,6 @@ def _guessed(images: NDArray, low: float, high: float) -> Range:
     if low >= -255 * SLACK and high <= 255 * (1 + SLACK) and high > BRIGHTEST:
         return "0..255"
     raise UserError(
-        f"values from {low:g} to {high:g}, in no known range. Undo the normalisation, or name one "
-        f"with --range 0..255, 0..1 or -1..1"
+        f"values from {low:g} to {high:g}, in no known range. Undo the normalisation (MNIST's "
+        f"usual one: 0.3081 x + 0.1307), or name a range with --range 0..255, 0..1 or -1..1"
     )

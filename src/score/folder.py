@@ -89,7 +89,7 @@ def read(
         notes.append(note)
     elif classes not in ("auto", "none"):
         labels, note = _from_csv(Path(classes).expanduser(), names, is_array)
-        notes += [note] if note else []
+        notes.append(note)
     if labels is not None and not bool(((labels >= 0) & (labels < CLASSES)).all()):
         raise UserError(
             f"{path}: labels from {int(labels.min())} to {int(labels.max())}; expected 0 to 9. "
@@ -100,6 +100,7 @@ def read(
     images = _fitted(_grey(pixels, path), path, fit)
     if invert:
         images = 255 - images
+        notes.append("inverted")
     return Scored(path.resolve().name, images, labels, [head, *notes, *oddities(images)])
 
 
@@ -184,7 +185,7 @@ def _cycled(path: Path, names: list[str]) -> tuple[Tensor, str]:
 
 
 def _from_csv(path: Path, names: list[str], is_array: bool) -> tuple[Tensor, str]:
-    """Labels by name from a CSV file, with or without a head, and what was assumed, or "".
+    """Labels by name from a CSV file, with or without a head, and what was assumed.
 
     The images of an array are named by numbers from 1, or from 0 if the file names a 0. Raises
     UserError.
@@ -199,11 +200,11 @@ def _from_csv(path: Path, names: list[str], is_array: bool) -> tuple[Tensor, str
     for key, value in ((row[0].strip(), row[1].strip()) for row in rows):
         if labels.setdefault(key, value) != value:
             raise UserError(f"{path}: {key} has the labels {labels[key]} and {value}; keep one")
-    note = ""
+    note = f"labels from {path.name}"
     if is_array:
         first = 0 if "0" in labels else 1
         names = [str(number) for number in range(first, first + len(names))]
-        note = f"labels from {path.name}: row {first} is of the first image"
+        note += f": row {first} is of the first image"
     short = [Path(name).name for name in names]
     unique = len(set(short)) == len(short)
     values = []
