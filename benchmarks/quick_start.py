@@ -35,8 +35,7 @@ from tools.soak import run
 
 RESULT = Path("benchmarks/results/quick_start.json")
 DEMO, DIGITS, QUICK = "make demo", "make run DATA=digits", "make run PRESET=quick"
-LEAST = "make run DATA=digits PRESET=quick"
-COMMANDS = (DEMO, DIGITS, LEAST, QUICK)
+COMMANDS = (DEMO, DIGITS, QUICK)
 ROUNDS = 3  # of the demo
 IMAGE = '[data-testid="stImage"] img'
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from benchmarks.tables import table
 from src import classifier
 from src.common import dataset, reports
-from src.common.dataset import Dataset, rows
+from src.common.dataset import Dataset
 from src.common.randomness import generator
-from src.measure import frechet, greys, neighbours, scores, strokes
+from src.measure import frechet, greys, scores, strokes
 from src.measure.extractors import IMAGENET, LoadedExtractor
 from src.measure.kernel import KernelDistance
 from src.score.floors import Floors
@@ -123,8 +123,7 @@ class Instruments:
         predicted = classifier.predictions(self.classifier, features)
         shares = scores.shares(predicted, self.data.classes)
         of_train = scores.shares(self.data.labels, self.data.classes)
-        points = torch.cat(list(rows(images)))
-        nearest = neighbours.nearest(points, rows(self.data.images))[0]
+        nearest, _ = scores.nearest_images(images, self.data.images)
         grey = greys.shares(images)
         return {
             "fd_imagenet": frechet.distance(frechet.moments(deep.numpy()), self.moments),

@@ -6,6 +6,7 @@ They do if DVC runs the stages. These checks find files that someone edited, cop
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from typing_extensions import NotRequired, TypedDict
 
 from .common import artifact
-from .common.errors import UserError
+from .common.errors import Caution, UserError
 from .common.mapped import mapped_tensors
 from .common.schema import parse
 
@@ -237,3 +238,20 @@ def expect(what: str, found: object, expected: object, remedy: str = REMEDY) -> 
 def expect_file(path: str | Path, what: str, digest: str) -> None:
     """Raises UserError unless the file has this digest. `what` describes the file's role."""
     expect(f"{path}, {what}", artifact.digest(path), digest)
+
+
+def unequal(images: int, real: int) -> str:
+    """A sentence if scores are of `images` images and floors of `real` real ones, else ""."""
+    if images == real:
+        return ""
+    fewer = "generated" if images < real else "real"
+    return (
+        f"Scores are of {images:,} generated images, floors of {real:,} real ones. Fewer images "
+        f"have higher distances and a lower coverage, so the {fewer} ones seem worse than they are"
+    )
+
+
+def caution_unequal(images: int, real: int) -> None:
+    """Warn with that sentence."""
+    if message := unequal(images, real):
+        warnings.warn(message, Caution, stacklevel=2)

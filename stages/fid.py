@@ -6,7 +6,6 @@ from pathlib import Path
 
 from src import images, manifest, params, provenance
 from src.common import reports
-from src.measure import frechet
 from src.measure.extractors import EXTRACTORS
 from src.measure.fid import Distances, ExtractorReference
 from stages import inputs
@@ -37,7 +36,7 @@ def main() -> None:
     images.check("generated_images", pixels, drawn.pixels)
 
     about, floors = reference.about, reference.about["floors"]
-    frechet.caution_unequal(drawn.count, floors["heldout"]["images"])
+    provenance.caution_unequal(drawn.count, floors["heldout"]["images"])
     metrics: dict[str, object] = {
         "dataset": about["dataset"],
         "dataset_fingerprint": about["dataset_fingerprint"],

@@ -27,7 +27,7 @@ def main() -> None:
         p.quality.neighbours,
         p.quality.seed,
     )
-    distances = scores.to_nearest(images, data.images)
+    distances, _ = scores.nearest_images(images, data.images)
     near = distances.quantile(scores.NEAR)
     heldout |= {
         "nearest_train_median": float(distances.median()),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src.common import reports
+from src import provenance
 from src.show import page
 from tests.helpers import ROOT
 
@@ -53,9 +53,9 @@ def test_a_measure_is_shown_with_its_floors_and_its_spread():
 
 
 def test_scores_of_other_numbers_of_images_come_with_a_sentence():
-    assert reports.unequal(10_000, 10_000) == ""
-    assert "the generated ones seem worse" in reports.unequal(2_500, 10_000)
-    assert "the real ones seem worse" in reports.unequal(10_000, 180)
+    assert provenance.unequal(10_000, 10_000) == ""
+    assert "the generated ones seem worse" in provenance.unequal(2_500, 10_000)
+    assert "the real ones seem worse" in provenance.unequal(10_000, 180)
 
 
 @pytest.mark.parametrize("name", page.MEASURES)

@@ -60,6 +60,7 @@ def test_the_page_draws_what_python_draws_and_fetches_nothing(page, student):
         window.on("request", lambda request: fetched.append(request.url))
         window.on("pageerror", lambda error: troubles.append(str(error)))
         window.goto(page)
+        assert "trained on MNIST, draws" in window.text_content("body")
         window.wait_for_function(SHOWN)
         drawn = window.evaluate(DRAW, [labels.tolist(), noise.flatten().tolist()])
         assert (torch.tensor(drawn) - expected).abs().max() <= 2

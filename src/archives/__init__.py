@@ -250,7 +250,7 @@ def _notes(layout: Layout, settings: Unpack, converted: Counter[str]) -> list[st
 
 
 def _counted(converted: Counter[str]) -> list[str]:
-    """A line about what was converted, if anything was."""
+    """A line that counts the conversions, if there are any."""
     counts = ", ".join(f"{count:,} {what}" for what, count in converted.most_common())
     return [f"converted: {counts}"] if converted else []
 

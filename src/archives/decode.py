@@ -111,9 +111,10 @@ def _plain(image: Image.Image, background: Background, done: list[str]) -> Image
             done.append(f"transparent, put on {background}")
             coloured = Image.alpha_composite(Image.new("RGBA", image.size, background), coloured)
         return coloured.convert("RGB")
-    if image.mode not in ("L", "RGB"):
-        done.append(f"{image.mode}, as RGB")
-    return image if image.mode in ("L", "RGB") else image.convert("RGB")
+    if image.mode in ("L", "RGB"):
+        return image
+    done.append(f"{image.mode}, as RGB")
+    return image.convert("RGB")
 
 
 def _with_transparency(image: Image.Image, converted: Image.Image) -> Image.Image:

@@ -19,14 +19,3 @@ def write_csv(path: str | Path, rows: list[dict]) -> None:
 
     with replacing(path) as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False, float_format="%.6g")
-
-
-def unequal(images: int, real: int) -> str:
-    """A sentence if scores of `images` images stand beside those of `real` real ones, else ""."""
-    if images == real:
-        return ""
-    fewer = "generated" if images < real else "real"
-    return (
-        f"{images:,} generated images stand beside {real:,} real ones. Fewer images have higher "
-        f"distances and a lower coverage, so the {fewer} ones seem worse than they are"
-    )

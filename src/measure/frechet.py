@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..common import npy, reports
+from ..common import npy
 from ..common.errors import Caution, UserError
 from ..common.files import replacing
 from ..common.zips import check_methods
@@ -193,9 +193,3 @@ def _check(
             f"{path}: sigma is no covariance, "
             f"since its eigenvalues go from {variances[0]:g} to {variances[-1]:g}; {wanted}"
         )
-
-
-def caution_unequal(images: int, real: int) -> None:
-    """Warn if distances of `images` images stand beside those of `real` real ones."""
-    if message := reports.unequal(images, real):
-        warnings.warn(message, Caution, stacklevel=2)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from .. import classifier, provenance
 from ..common import device
-from ..common.dataset import Dataset, rows
+from ..common.dataset import Dataset
 from ..params import Classifier as ClassifierSettings
-from . import neighbours, scores, strokes
+from . import scores, strokes
 from .reference import Features, Reference
 
 
@@ -113,8 +113,7 @@ class Comparison:
     @cached_property
     def nearest(self) -> tuple[Tensor, Tensor]:
         """Distance of each image to its nearest training image, and its position: (N,) each."""
-        points = torch.cat(list(rows(self.generated)))
-        return neighbours.nearest(points, rows(self.data.images))
+        return scores.nearest_images(self.generated, self.data.images)
 
     def memorisation(self, near: float) -> dict[str, float]:
         """Median distance to the nearest training image, and share of images below `near`."""

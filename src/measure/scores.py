@@ -88,10 +88,9 @@ def shuffled(features: Tensor, seed: int) -> Tensor:
     return features[torch.randperm(len(features), generator=generator(seed, "floor"))]
 
 
-def to_nearest(images: Tensor, others: Tensor) -> Tensor:
-    """Distance of each image to the nearest of the others: (N,) float32, in pixels of 0 to 1.
+def nearest_images(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """For each of `images`, the nearest of `others`, both uint8 (N, C, H, W); their N may differ.
 
-    Both are uint8 (N, C, H, W), with other N.
+    Returns Euclidean distances between pixels in [0, 1] (N,) float32, and positions (N,) int64.
     """
-    points = torch.cat(list(rows(images)))
-    return nearest(points, rows(others))[0]
+    return nearest(torch.cat(list(rows(images))), rows(others))

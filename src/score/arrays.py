@@ -127,23 +127,18 @@ def to_bytes(images: NDArray, scale: Range = "auto") -> tuple[Tensor, str]:
         raise UserError("values that are not finite; write images without them")
     name = _guessed(images, low, high) if scale == "auto" else scale
     factor, offset = {"0..255": (1, 0), "0..1": (255, 0), "-1..1": (127.5, 127.5)}[name]
-    parts = [
-        torch.from_numpy(np.clip(np.round(part * factor + offset), 0, 255).astype(np.uint8))
-        for part in _parts(images)
-    ]
+    parts, outside = [], 0
+    for part in _parts(images):
+        levels = part * factor + offset
+        outside += int(((levels < -0.5) | (levels > 255.5)).sum())  # by more than rounding
+        parts.append(torch.from_numpy(np.clip(np.round(levels), 0, 255).astype(np.uint8)))
     done = f"values taken as {name}"
-    outside = sum(int(_beyond(part * factor + offset).sum()) for part in _parts(images))
     share = f"{100 * outside / images.size:.3g} % of them are outside"
     if outside > MOST_OUTSIDE * images.size:
         raise UserError(f"{done}; {share}. Choose another --range, or undo a normalisation")
     if outside:
         done += f"; {share} and were clipped"
     return torch.cat(parts), done
-
-
-def _beyond(levels: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which grey levels a clip to 0 to 255 changes by more than rounding does."""
-    return (levels < -0.5) | (levels > 255.5)
 
 
 def _parts(images: NDArray) -> Iterator[NDArray[np.float64]]:

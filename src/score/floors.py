@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 
 from ..common import reports
-from ..common.dataset import Dataset, rows
+from ..common.dataset import Dataset
 from ..common.errors import UserError
 from ..common.randomness import generator
 from ..common.schema import parse
-from ..measure import neighbours, scores
+from ..measure import scores
 from .measure import SEED, Instrument, Scores, Value
 
 COUNTS = (500, 1000, 2000, 5000, 10_000)
@@ -71,8 +71,7 @@ def mean(values: list[Value]) -> Value:
 
 def make(instrument: Instrument, data: Dataset, folder: Path) -> None:
     """Measure the floors for all COUNTS, and write the file. Each is a mean over SETS, or fewer."""
-    points = torch.cat(list(rows(data.heldout_images)))
-    distances, _ = neighbours.nearest(points, rows(data.images))
+    distances, _ = scores.nearest_images(data.heldout_images, data.images)
     near = float(distances.quantile(scores.NEAR))
     by_count = {}
     for count in COUNTS:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from .. import classifier, yardstick
 from ..common import device
-from ..common.dataset import Dataset, rows
+from ..common.dataset import Dataset
 from ..common.randomness import generator
-from ..measure import frechet, neighbours, strokes
+from ..measure import frechet, neighbours, scores, strokes
 from ..measure.extractors import IMAGENET, LoadedExtractor
 from ..measure.frechet import Moments
 from ..measure.kernel import KernelDistance
@@ -106,8 +106,7 @@ class Instrument:
         if real is not None:
             found |= self._compared(features, real)
             if near is not None:
-                points = torch.cat(list(rows(images)))
-                distances, _ = neighbours.nearest(points, rows(real.images))
+                distances, _ = scores.nearest_images(images, real.images)
                 found["memorised"] = share(distances < near)
         return found
 

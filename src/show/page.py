@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-from ..common import reports
+from .. import provenance
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -173,7 +173,7 @@ def render(
     )
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     spread, quality = metrics["spread"], metrics["quality"]
-    unequal = reports.unequal(quality["images"], quality["images_floor_heldout"])
+    unequal = provenance.unequal(quality["images"], quality["images_floor_heldout"])
     return template.render(
         title=title,
         lead=lead,
