@@ -25,6 +25,7 @@ from .common.schema import parse
 from .params import Classifier as Settings
 
 FEATURES = 128
+BATCH, BATCH_PIXELS = 1000, 800_000  # at most in one batch: images, and pixels of all of them
 
 
 @dataclass(frozen=True)
@@ -167,9 +168,7 @@ def total_steps(count: int, settings: Settings) -> int:
 
 
 @torch.inference_mode()
-def accuracy(
-    model: Classifier, images: Tensor, labels: Tensor | None, batch_size: int = 1000
-) -> float:
+def accuracy(model: Classifier, images: Tensor, labels: Tensor | None) -> float:
     """Share of uint8 images (N, C, H, W) recognised as their label; in [0, 1].
 
     Without labels: share of their rotations recognised.
@@ -177,7 +176,7 @@ def accuracy(
     model.eval()
     device = next(model.parameters()).device
     right = total = 0
-    for chosen in torch.arange(len(images)).split(batch_size):
+    for chosen in torch.arange(len(images)).split(_batch_size(images)):
         x, y = _pretext_batch(images, labels, chosen)
         predicted = model(x.to(device, memory_format=torch.channels_last)).argmax(dim=1).cpu()
         right += int((predicted == y).sum())
@@ -191,12 +190,17 @@ def features(model: Classifier, images: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def feature_batches(model: Classifier, images: Tensor, batch_size: int = 1000) -> Iterator[Tensor]:
+def feature_batches(model: Classifier, images: Tensor) -> Iterator[Tensor]:
     """Yield the result of `features` in batches (B, 128)."""
     model.eval()
     device = next(model.parameters()).device
-    for batch in images.split(batch_size):
+    for batch in images.split(_batch_size(images)):
         yield model.features(to_float(batch).to(device, memory_format=torch.channels_last)).cpu()
+
+
+def _batch_size(images: Tensor) -> int:
+    """How many of such images (N, C, H, W) fit into a batch."""
+    return max(1, min(BATCH, BATCH_PIXELS // (images.shape[2] * images.shape[3])))
 
 
 def recognised(model: Classifier, features: Tensor, labels: Tensor | None) -> float | None:

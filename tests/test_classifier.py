@@ -39,13 +39,14 @@ def test_digits_are_recognised(trained, digits):
     assert classifier.accuracy(trained, digits[0][1400:], digits[1][1400:]) > 0.93
 
 
-def test_accuracy_is_the_share_of_right_answers(trained, digits):
+def test_accuracy_is_the_share_of_right_answers(trained, digits, monkeypatch):
     images, labels = digits[0][1400:1500], digits[1][1400:1500]
     wrong = (labels + 1) % 10
     right = round(classifier.accuracy(trained, images, labels) * 100)
     half_wrong = torch.cat([labels[:50], wrong[50:]])
-    assert classifier.accuracy(trained, images, half_wrong, batch_size=7) < right / 100
-    assert classifier.accuracy(trained, images, labels, batch_size=7) * 100 == pytest.approx(right)
+    monkeypatch.setattr(classifier, "BATCH", 7)
+    assert classifier.accuracy(trained, images, half_wrong) < right / 100
+    assert classifier.accuracy(trained, images, labels) * 100 == pytest.approx(right)
 
 
 def test_distance_grows_with_noise_and_shift_and_lost_classes(trained, digits):
@@ -81,9 +82,13 @@ def test_without_labels_it_learns_rotations(digits, params):
     assert classifier.accuracy(model, digits[0][600:900], None) > 0.7  # guessing: 0.25
 
 
-def test_features_do_not_depend_on_the_batch_size(trained, digits):
+@pytest.mark.parametrize("limit", ["BATCH", "BATCH_PIXELS"])
+def test_features_do_not_depend_on_the_batch_size(trained, digits, monkeypatch, limit):
     whole = classifier.features(trained, digits[0])
-    parts = torch.cat(list(classifier.feature_batches(trained, digits[0], 77)))
+    monkeypatch.setattr(classifier, limit, {"BATCH": 77, "BATCH_PIXELS": 77 * 64}[limit])
+    batches = list(classifier.feature_batches(trained, digits[0]))
+    assert len(batches[0]) == 77
+    parts = torch.cat(batches)
     torch.testing.assert_close(whole, parts, rtol=1e-4, atol=1e-4)
     assert whole.shape == (1797, classifier.FEATURES) and whole.dtype == torch.float32
 

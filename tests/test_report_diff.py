@@ -1,5 +1,6 @@
 import json
 import re
+import subprocess
 
 import pytest
 from PIL import Image
@@ -39,6 +40,23 @@ def test_without_changes_it_says_so(repository):
     commit(repository)
     page = report_diff.write("HEAD").read_text()
     assert "No parameter differs." in page
+
+
+def test_it_says_that_numbers_of_images_differ(repository):
+    assert "the scores are of" not in report_diff.write("HEAD").read_text()
+    path = repository / "metrics/quality.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"images": 2500}))
+    page = report_diff.write("HEAD").read_text()
+    assert "Before, the scores are of 10,000 generated images, and now of 2,500." in page
+    assert "Scores are of 2,500 generated images, floors of 10,000 real ones." in page
+
+
+def test_damaged_metrics_of_the_other_commit_are_named(repository):
+    (repository / "metrics/fid.json").write_text("<<<<<<< HEAD")
+    commit(repository)
+    subprocess.run(["git", "checkout", "--quiet", "HEAD~", "--", "metrics"], check=True)
+    with pytest.raises(UserError, match="metrics/fid.json of commit .*: not JSON .* REV"):
+        report_diff.write("HEAD")
 
 
 def test_an_unknown_revision_is_refused(repository):

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from src import provenance
 from src.common import yaml12
 from src.common.errors import UserError
 from src.common.files import replacing
@@ -44,17 +45,48 @@ def metrics(old: Commit) -> list[str]:
     lines.append("| --- | --- | --- | --- | --- | --- |")
     files = Path("metrics").glob("*.json")
     present = {path.stem: _read(str(path), json.loads) for path in files}
+    earlier = _metrics_of(old)
     for name, kind in MEASURES.items():
         file, _, key = name.partition(".")
         heldout, train = floors(name, present)
         floor = train if heldout is None else heldout
-        before = json.loads(old.read(f"metrics/{file}.json") or "{}").get(key)
+        before = earlier.get(file, {}).get(key)
         now = present.get(file, {}).get(key)
         if before is None and now is None:
             continue
         cells = [f"`{name}`", kind.what, kind.better, *map(kind.shown, (before, now, floor))]
         lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, ""]
+    return [*lines, "", *_counts(earlier.get("quality", {}), present.get("quality", {}))]
+
+
+def _counts(before: dict, now: dict) -> list[str]:
+    """Sentences about scores that are of unequal numbers of images."""
+    old, new, real = before.get("images"), now.get("images"), now.get("images_floor_heldout")
+    lines = []
+    if old and new and old != new:
+        lines = [
+            f"Before, the scores are of {old:,} generated images, and now of {new:,}. Fewer images "
+            "have higher distances and a lower coverage.",
+            "",
+        ]
+    if new and real and (sentence := provenance.unequal(new, real)):
+        lines += [f"{sentence}.", ""]
+    return lines
+
+
+def _metrics_of(old: Commit) -> dict[str, dict]:
+    """The files in metrics/ of a commit, by their names without .json. Raises UserError."""
+    found = {}
+    for path in old.blobs:
+        folder, _, name = path.rpartition("/")
+        if folder == "metrics" and name.endswith(".json"):
+            try:
+                found[name.removesuffix(".json")] = json.loads(old.read(path))
+            except ValueError as error:
+                raise UserError(
+                    f"{path} of commit {old.name[:12]}: not JSON ({error}); REV names another one"
+                ) from None
+    return found
 
 
 def _read(path: str, parse: Callable[[str], dict]) -> dict:
