@@ -134,7 +134,7 @@ def markdown(result: dict) -> str:
         memory = [f"{one['memory_mib']:,} MiB" for one in pair]
         ratio = math.log(pair[1]["seconds"] / pair[0]["seconds"])
         exponent = ratio / math.log(many["count"] / few["count"])
-        lines.append([f"`{name}`", *times, *memory, f"{exponent:.1f}"])
+        lines.append([f"`{name}`", *times, *memory, f"{round(exponent, 1) + 0:.1f}"])  # no -0.0
     return table([*head, "exponent of time"], lines)
 
 

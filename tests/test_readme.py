@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from benchmarks import arithmetic, peers, pipeline, processors, quick_start, spoilt
+from benchmarks import arithmetic, peers, pipeline, processors, quick_start, scale, spoilt
 from benchmarks.tables import duration
 from src import params
 from stages.__main__ import NAMES
@@ -234,6 +234,10 @@ def test_the_table_of_spoilt_digits_is_the_committed_one():
     assert (
         spoilt.markdown(json.loads((ROOT / "benchmarks/results/spoilt.json").read_text())) in DOCS
     )
+
+
+def test_the_table_of_large_archives_is_the_committed_one():
+    assert scale.markdown(json.loads((ROOT / "benchmarks/results/scale.json").read_text())) in RESULTS
 
 
 def test_the_readme_says_that_fid_was_not_measured_exactly_as_long_as_it_was_not():
