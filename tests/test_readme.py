@@ -237,7 +237,9 @@ def test_the_table_of_spoilt_digits_is_the_committed_one():
 
 
 def test_the_table_of_large_archives_is_the_committed_one():
-    assert scale.markdown(json.loads((ROOT / "benchmarks/results/scale.json").read_text())) in RESULTS
+    assert (
+        scale.markdown(json.loads((ROOT / "benchmarks/results/scale.json").read_text())) in RESULTS
+    )
 
 
 def test_the_readme_says_that_fid_was_not_measured_exactly_as_long_as_it_was_not():
