@@ -126,16 +126,29 @@ def markdown(result: dict) -> str:
     """The table of the smallest and the largest archive."""
     few, many = result["rows"][0], result["rows"][-1]  # the smallest and the largest
     head = ["stage"]
-    head += [f"{what}, {row['count']:,}" for what in ("time", "memory") for row in (few, many)]
+    head += [
+        f"{what}, {row['count']:,} images" for what in ("time", "memory") for row in (few, many)
+    ]
     lines = []
     for name in NAMES:
         pair = [row["stages"][name] for row in (few, many)]
-        times = [duration(one["seconds"]) for one in pair]
-        memory = [f"{one['memory_mib']:,} MiB" for one in pair]
         ratio = math.log(pair[1]["seconds"] / pair[0]["seconds"])
-        exponent = ratio / math.log(many["count"] / few["count"])
-        lines.append([f"`{name}`", *times, *memory, f"{round(exponent, 1) + 0:.1f}"])  # no -0.0
-    return table([*head, "exponent of time"], lines)
+        exponent = round(ratio / math.log(many["count"] / few["count"]), 1) + 0  # no -0.0
+        lines.append([f"`{name}`", *_cells(pair), f"{exponent:.1f}"])
+    whole = [
+        {
+            "seconds": sum(stage["seconds"] for stage in row["stages"].values()),
+            "memory_mib": max(stage["memory_mib"] for stage in row["stages"].values()),
+        }
+        for row in (few, many)
+    ]
+    return table([*head, "exponent of time"], [*lines, ["all", *_cells(whole), ""]])
+
+
+def _cells(pair: list[dict]) -> list[str]:
+    """Two times and two sizes of memory."""
+    times = [duration(one["seconds"]) for one in pair]
+    return times + [f"{one['memory_mib']:,} MiB" for one in pair]
 
 
 def main() -> None:

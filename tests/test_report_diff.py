@@ -1,6 +1,6 @@
 import json
 import re
-import subprocess
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -42,21 +42,41 @@ def test_without_changes_it_says_so(repository):
     assert "No parameter differs." in page
 
 
-def test_it_says_that_numbers_of_images_differ(repository):
+@pytest.mark.parametrize("file", ["fid", "quality"])
+def test_it_says_that_numbers_of_images_differ(repository, file):
     assert "the scores are of" not in report_diff.write("HEAD").read_text()
-    path = repository / "metrics/quality.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"images": 2500}))
+    change(repository / f"metrics/{file}.json", images=2500)
     page = report_diff.write("HEAD").read_text()
-    assert "Before, the scores are of 10,000 generated images, and now of 2,500." in page
-    assert "Scores are of 2,500 generated images, floors of 10,000 real ones." in page
+    assert f"`{file}`: before, the scores are of 10,000 generated images, and now of 2,500." in page
+    assert f"`{file}`: scores are of 2,500 generated images, floors of 10,000 real ones." in page
 
 
-def test_damaged_metrics_of_the_other_commit_are_named(repository):
-    (repository / "metrics/fid.json").write_text("<<<<<<< HEAD")
-    commit(repository)
-    subprocess.run(["git", "checkout", "--quiet", "HEAD~", "--", "metrics"], check=True)
-    with pytest.raises(UserError, match="metrics/fid.json of commit .*: not JSON .* REV"):
+def test_it_says_that_metrics_are_of_several_data_sets(repository):
+    assert "several data sets" not in report_diff.write("HEAD").read_text()
+    change(repository / "metrics/data.json", dataset="discs", dataset_fingerprint="0123456789ab")
+    page = report_diff.write("HEAD").read_text()
+    assert "several data sets: MNIST (before, metrics/" in page
+    assert "discs (now, metrics/data.json)" in page
+
+
+@pytest.mark.parametrize("damage", ["<<<<<<< HEAD", "[1, 2]", "null"])
+def test_damaged_metrics_of_either_side_are_named_and_the_last_report_stays(repository, damage):
+    report_diff.write("HEAD")
+    path = repository / "metrics/fid.json"
+    whole = path.read_text()
+    path.write_text(damage)
+    with pytest.raises(UserError, match="metrics/fid.json: cannot be read .*git checkout"):
         report_diff.write("HEAD")
+    commit(repository)
+    path.write_text(whole)
+    with pytest.raises(UserError, match="metrics/fid.json of commit .* cannot be read .* REV="):
+        report_diff.write("HEAD")
+    assert (repository / "report_diff/index.md").exists()
+
+
+def change(path: Path, **values: object) -> None:
+    """Change values of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 def test_an_unknown_revision_is_refused(repository):

@@ -44,7 +44,7 @@ def metrics(old: Commit) -> list[str]:
     lines = ["| metric | what | better | before | now | real images |"]
     lines.append("| --- | --- | --- | --- | --- | --- |")
     files = Path("metrics").glob("*.json")
-    present = {path.stem: _read(str(path), json.loads) for path in files}
+    present = {path.stem: _read(str(path), _object) for path in files}
     earlier = _metrics_of(old)
     for name, kind in MEASURES.items():
         file, _, key = name.partition(".")
@@ -56,22 +56,52 @@ def metrics(old: Commit) -> list[str]:
             continue
         cells = [f"`{name}`", kind.what, kind.better, *map(kind.shown, (before, now, floor))]
         lines.append(f"| {' | '.join(cells)} |")
-    return [*lines, "", *_counts(earlier.get("quality", {}), present.get("quality", {}))]
+    about = (
+        "The metrics are those of the files. `dvc status` tells whether parameters changed since."
+    )
+    return [*lines, "", about, "", *_data_sets(earlier, present), *_counts(earlier, present)]
 
 
-def _counts(before: dict, now: dict) -> list[str]:
+def _data_sets(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
+    """A sentence if the metrics are of several data sets."""
+    names: dict[object, str] = {}
+    for when, found in (("before", before), ("now", now)):
+        for file in sorted(found):
+            if fingerprint := found[file].get("dataset_fingerprint"):
+                place = f"{found[file].get('dataset')} ({when}, metrics/{file}.json)"
+                names.setdefault(str(fingerprint), place)
+    if len(names) < 2:
+        return []
+    return [f"The metrics are of several data sets: {', '.join(names.values())}.", ""]
+
+
+def _counts(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
     """Sentences about scores that are of unequal numbers of images."""
-    old, new, real = before.get("images"), now.get("images"), now.get("images_floor_heldout")
     lines = []
-    if old and new and old != new:
-        lines = [
-            f"Before, the scores are of {old:,} generated images, and now of {new:,}. Fewer images "
-            "have higher distances and a lower coverage.",
-            "",
-        ]
-    if new and real and (sentence := provenance.unequal(new, real)):
-        lines += [f"{sentence}.", ""]
-    return lines
+    for file, floor in (
+        ("fid", "fd_digits_floor_heldout_images"),
+        ("quality", "images_floor_heldout"),
+    ):
+        found = before.get(file, {}), now.get(file, {})
+        old, new = (values.get("images") for values in found)
+        real = found[1].get(floor)
+        if isinstance(old, int) and isinstance(new, int) and old != new:
+            lines.append(
+                f"`{file}`: before, the scores are of {old:,} generated images, and now of "
+                f"{new:,}. Fewer images have higher distances and a lower coverage."
+            )
+        if isinstance(new, int) and isinstance(real, int):
+            sentence = provenance.unequal(new, real)
+            lines += [f"`{file}`: {sentence[0].lower()}{sentence[1:]}."] if sentence else []
+    return [part for line in lines for part in (line, "")]
+
+
+def _object(text: str) -> dict:
+    """A JSON object. Raises ValueError for any other text."""
+    values = json.loads(text)
+    if not isinstance(values, dict):
+        raise ValueError("no JSON object")
+    return values
 
 
 def _metrics_of(old: Commit) -> dict[str, dict]:
@@ -81,10 +111,11 @@ def _metrics_of(old: Commit) -> dict[str, dict]:
         folder, _, name = path.rpartition("/")
         if folder == "metrics" and name.endswith(".json"):
             try:
-                found[name.removesuffix(".json")] = json.loads(old.read(path))
+                found[name.removesuffix(".json")] = _object(old.read(path))
             except ValueError as error:
                 raise UserError(
-                    f"{path} of commit {old.name[:12]}: not JSON ({error}); REV names another one"
+                    f"{path} of commit {old.name[:12]}: cannot be read ({error}); compare with "
+                    "another commit, as in make report-diff REV=HEAD~2"
                 ) from None
     return found
 
@@ -131,10 +162,11 @@ def write(revision: str) -> Path:
     if not commit:
         raise UserError(f"REV: {revision!r} names no commit; `git log` lists some")
     old = Commit(commit)
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    FOLDER.mkdir()
     text = [f"# Changes since {revision} ({commit[:12]})", "", "## Parameters", ""]
-    text += [*parameters(old), "## Metrics", "", *metrics(old), "## Figures", "", *pictures(old)]
+    text += [*parameters(old), "## Metrics", "", *metrics(old)]
+    shutil.rmtree(FOLDER, ignore_errors=True)  # after all that may fail
+    FOLDER.mkdir()
+    text += ["## Figures", "", *pictures(old)]
     with replacing(FOLDER / "index.md") as temporary:
         temporary.write_text("\n".join(text), encoding="utf-8")
     return FOLDER / "index.md"
