@@ -17,6 +17,11 @@ def repository(tmp_path, monkeypatch):
     return folder
 
 
+def change(path: Path, **values: object) -> None:
+    """Change values of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
 def test_it_shows_what_changed_since_a_commit_and_nothing_else(repository):
     params = repository / "params.yaml"
     params.write_text(params.read_text().replace("schedule: cosine", "schedule: flow  "))
@@ -48,7 +53,7 @@ def test_it_says_that_numbers_of_images_differ(repository, file):
     change(repository / f"metrics/{file}.json", images=2500)
     page = report_diff.write("HEAD").read_text()
     assert f"`{file}`: before, the scores are of 10,000 generated images, and now of 2,500." in page
-    assert f"`{file}`: scores are of 2,500 generated images, floors of 10,000 real ones." in page
+    assert f"`{file}`: Scores are of 2,500 generated images, floors of 10,000 real ones." in page
 
 
 def test_it_says_that_metrics_are_of_several_data_sets(repository):
@@ -72,11 +77,6 @@ def test_damaged_metrics_of_either_side_are_named_and_the_last_report_stays(repo
     with pytest.raises(UserError, match="metrics/fid.json of commit .* cannot be read .* REV="):
         report_diff.write("HEAD")
     assert (repository / "report_diff/index.md").exists()
-
-
-def change(path: Path, **values: object) -> None:
-    """Change values of a JSON file."""
-    path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
 def test_an_unknown_revision_is_refused(repository):

@@ -22,6 +22,8 @@ from src.show.commits import Commit, flat, git
 from src.show.page import MEASURES, floors
 
 FOLDER = Path("report_diff")
+# For each file of metrics, the key of the number of real images behind its floors.
+FLOOR_COUNTS = {"fid": "fd_digits_floor_heldout_images", "quality": "images_floor_heldout"}
 PICTURES = ("samples_by_class", "fidelity_by_noise_level", "quality_over_steps")
 
 
@@ -64,11 +66,11 @@ def metrics(old: Commit) -> list[str]:
 
 def _data_sets(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
     """A sentence if the metrics are of several data sets."""
-    names: dict[object, str] = {}
+    names: dict[str, str] = {}  # by fingerprint
     for when, found in (("before", before), ("now", now)):
-        for file in sorted(found):
-            if fingerprint := found[file].get("dataset_fingerprint"):
-                place = f"{found[file].get('dataset')} ({when}, metrics/{file}.json)"
+        for file, values in sorted(found.items()):
+            if fingerprint := values.get("dataset_fingerprint"):
+                place = f"{values.get('dataset')} ({when}, metrics/{file}.json)"
                 names.setdefault(str(fingerprint), place)
     if len(names) < 2:
         return []
@@ -78,13 +80,9 @@ def _data_sets(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
 def _counts(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
     """Sentences about scores that are of unequal numbers of images."""
     lines = []
-    for file, floor in (
-        ("fid", "fd_digits_floor_heldout_images"),
-        ("quality", "images_floor_heldout"),
-    ):
-        found = before.get(file, {}), now.get(file, {})
-        old, new = (values.get("images") for values in found)
-        real = found[1].get(floor)
+    for file, floor in FLOOR_COUNTS.items():
+        old, new = (found.get(file, {}).get("images") for found in (before, now))
+        real = now.get(file, {}).get(floor)
         if isinstance(old, int) and isinstance(new, int) and old != new:
             lines.append(
                 f"`{file}`: before, the scores are of {old:,} generated images, and now of "
@@ -92,7 +90,7 @@ def _counts(before: dict[str, dict], now: dict[str, dict]) -> list[str]:
             )
         if isinstance(new, int) and isinstance(real, int):
             sentence = provenance.unequal(new, real)
-            lines += [f"`{file}`: {sentence[0].lower()}{sentence[1:]}."] if sentence else []
+            lines += [f"`{file}`: {sentence}."] if sentence else []
     return [part for line in lines for part in (line, "")]
 
 
