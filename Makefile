@@ -48,6 +48,10 @@ demo: install  ## draw digits in your browser, step by step
 student: install  ## distil the model into students that draw in 4, 2 and 1 evaluations, and measure them
 	dvc repro student/dvc.yaml
 
+.PHONY: draw
+draw: install  ## write PNGs drawn by a model file to drawn/: MODEL=students/student-2.safetensors
+	@python -m tools.draw '$(or $(MODEL),students/student-2.safetensors)'
+
 .PHONY: web
 web: install  ## write web/digits.html, which draws digits in a browser without a server (needs npm)
 	$(INSTALL) web

@@ -1,0 +1,80 @@
+"""`make draw`: PNGs of any model file, and their classes."""
+
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from src import drawing, images, model_file
+from src.diffusion import Sampler
+from src.distillation.students import student_of
+from tests.helpers import ROOT, denoiser
+from tools import draw
+
+ABOUT = {
+    "dataset": "noise",
+    "dataset_fingerprint": "0" * 12,
+    "class_counts": [5] * 10,
+    "class_names": list("abcdefghij"),
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder whose params.yaml asks for 12 images."""
+    monkeypatch.chdir(tmp_path)
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text())
+    settings["sample"] |= {"count": 12, "batch_size": 5, "seed": 3, "precision": "float32"}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(settings))
+    return tmp_path
+
+
+def digest(folder) -> str:
+    return images.PixelDigest(torch.cat(list(images.stream(folder, 12)))).hex()
+
+
+def test_a_student_draws_with_its_own_sampler(folder):
+    student = student_of(denoiser())
+    model_file.save(student, "student-2.safetensors", ABOUT | {"evaluations": 2, "eta": 1.0})
+    (folder / "drawn/student-2").mkdir(parents=True)
+    (folder / "drawn/student-2/00013.png").touch()  # of an earlier run with more images
+    said = draw.draw(folder / "student-2.safetensors")
+    assert "drawn/student-2/: 12 images, 2 evaluations each" in said
+
+    labels = drawing.draw_classes([5] * 10, 3, range(1, 13))
+    sampler = Sampler("ddim", 2, "trailing", eta=1.0)
+    expected = drawing.draw(student, sampler, 3, 12, labels, batch_size=5)
+    assert digest("drawn/student-2") == images.PixelDigest(expected).hex()
+    table = pd.read_csv("drawn/student-2.csv")
+    assert table["name"].tolist() == [images.file_name(k) for k in range(1, 13)]
+    assert table["label"].tolist() == [ABOUT["class_names"][k] for k in labels]
+    assert sorted(path.name for path in (folder / "drawn").iterdir()) == [
+        "student-2",
+        "student-2.csv",
+    ]
+
+
+def test_another_model_draws_as_params_say_and_without_classes_has_no_table(folder, params):
+    model = denoiser(classes=0)
+    model.guide = denoiser(classes=0, prediction="x0").unet
+    about = ABOUT | {"class_counts": [], "class_names": None}
+    model_file.save(model, "plain.safetensors", about)
+    (folder / "drawn").mkdir()
+    (folder / "drawn/plain.csv").touch()  # of an earlier model with classes
+    said = draw.draw(folder / "plain.safetensors")
+    sampler = drawing.fitted(params.sample.sampler, model)
+    assert f"12 images, {sampler.evaluations(model)} evaluations each" in said
+    assert "classes" not in said and not (folder / "drawn/plain.csv").exists()
+    expected = drawing.draw(model, sampler, 3, 12, None, batch_size=5)
+    assert digest("drawn/plain") == images.PixelDigest(expected).hex()
+
+
+def test_a_missing_or_damaged_model_is_named_and_earlier_images_stay(folder, monkeypatch):
+    images_before = folder / "drawn/model"
+    images_before.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"no model")
+    for name, problem in (("none", "none.safetensors: not found"), ("model", "model.safetensors")):
+        monkeypatch.setattr("sys.argv", ["draw", f"{name}.safetensors"])
+        with pytest.raises(SystemExit, match=f"draw: {problem}"):
+            draw.main()
+    assert images_before.exists()
