@@ -50,7 +50,7 @@ student: install  ## distil the model into students that draw in 4, 2 and 1 eval
 
 .PHONY: draw
 draw: install  ## write PNGs drawn by a model file to drawn/: MODEL=students/student-2.safetensors
-	@python -m tools.draw '$(or $(MODEL),students/student-2.safetensors)'
+	@python -m tools.draw '$(or $(MODEL),students/student-2.safetensors)' $(ARGS)
 
 .PHONY: web
 web: install  ## write web/digits.html, which draws digits in a browser without a server (needs npm)

@@ -38,8 +38,8 @@ def test_a_student_draws_with_its_own_sampler(folder):
     model_file.save(student, "student-2.safetensors", ABOUT | {"evaluations": 2, "eta": 1.0})
     (folder / "drawn/student-2").mkdir(parents=True)
     (folder / "drawn/student-2/00013.png").touch()  # of an earlier run with more images
-    said = draw.draw(folder / "student-2.safetensors")
-    assert "drawn/student-2/: 12 images, 2 evaluations each" in said
+    said = draw.draw(folder / "student-2.safetensors", draw.settings_with())
+    assert said.startswith("drawn/student-2/: 12 images in ")
 
     labels = drawing.draw_classes([5] * 10, 3, range(1, 13))
     sampler = Sampler("ddim", 2, "trailing", eta=1.0)
@@ -61,10 +61,10 @@ def test_another_model_draws_as_params_say_and_without_classes_has_no_table(fold
     model_file.save(model, "plain.safetensors", about)
     (folder / "drawn").mkdir()
     (folder / "drawn/plain.csv").touch()  # of an earlier model with classes
-    said = draw.draw(folder / "plain.safetensors")
+    said = draw.draw(folder / "plain.safetensors", draw.settings_with())
     sampler = drawing.fitted(params.sample.sampler, model)
-    assert f"12 images, {sampler.evaluations(model)} evaluations each" in said
-    assert "classes" not in said and not (folder / "drawn/plain.csv").exists()
+    assert said.endswith(f" s; evaluations for each: {sampler.evaluations(model)}")
+    assert not (folder / "drawn/plain.csv").exists()
     expected = drawing.draw(model, sampler, 3, 12, None, batch_size=5)
     assert digest("drawn/plain") == images.PixelDigest(expected).hex()
 
@@ -78,3 +78,20 @@ def test_a_missing_or_damaged_model_is_named_and_earlier_images_stay(folder, mon
         with pytest.raises(SystemExit, match=f"draw: {problem}"):
             draw.main()
     assert images_before.exists()
+
+
+def test_another_count_and_seed(folder, monkeypatch, capsys):
+    student = student_of(denoiser())
+    model_file.save(student, "student.v1.safetensors", ABOUT | {"evaluations": 1})
+    command = ["draw", "student.v1.safetensors", "--count"]
+    monkeypatch.setattr("sys.argv", [*command, "4", "--seed", "8"])
+    draw.main()
+    assert "drawn/student.v1/: 4 images in " in capsys.readouterr().out
+    labels = drawing.draw_classes([5] * 10, 8, range(1, 5))
+    expected = drawing.draw(student, Sampler("ddim", 1, "trailing"), 8, 4, labels)
+    drawn = torch.cat(list(images.stream("drawn/student.v1", 4)))
+    assert len(pd.read_csv("drawn/student.v1.csv")) == 4
+    assert torch.equal(drawn[:, :1], expected)
+    monkeypatch.setattr("sys.argv", [*command, "0"])
+    with pytest.raises(SystemExit, match="draw: count: .* greater than or equal to 2; found 0"):
+        draw.main()

@@ -1,10 +1,10 @@
 """`make draw MODEL=students/student-2.safetensors`: draw with any model file, such as a student.
 
-python -m tools.draw MODEL
+python -m tools.draw MODEL [--count N] [--seed N]
 
 It writes drawn/NAME/ with PNGs 00001.png, 00002.png ... and drawn/NAME.csv with their classes, for
-`make score FOLDER=drawn/NAME CLASSES=drawn/NAME.csv`. `sample` in params.yaml has the seed, count,
-classes and precision. A student has its own sampler; for another model, `sample` has that too.
+`make score FOLDER=drawn/NAME CLASSES=drawn/NAME.csv`. Count, seed, classes and precision are those
+of `sample` in params.yaml. A student has its own sampler; another model takes that of `sample`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from src import drawing, images, model_file, params
@@ -22,16 +23,31 @@ from src.common import reports
 from src.common.dataset import names_of_classes
 from src.common.errors import UserError
 from src.common.files import publish
+from src.common.schema import explain
 from src.distillation.students import student_sampler
 
+MODEL = "models/model.safetensors"
 TARGET = Path("drawn")
 
 
-def draw(path: Path) -> str:
+def settings_with(**changes: int | None) -> params.Sample:
+    """`sample` in params.yaml, with these changes. Raises UserError for values it cannot have."""
+    values = params.load().sample.model_dump()
+    values |= {key: value for key, value in changes.items() if value is not None}
+    try:
+        return params.Sample.model_validate(values)
+    except ValidationError as error:
+        problems = [explain(dict(problem), "missing") for problem in error.errors()]
+        raise UserError("; ".join(problems)) from None
+
+
+def draw(path: Path, settings: params.Sample) -> str:
     """Draw with this model file, replacing earlier images of it. Returns what was written."""
-    settings = params.load().sample
     if not path.exists():
-        raise UserError(f"{path}: not found. Model files are in students/ and models/")
+        raise UserError(
+            f"{path}: not found. students/ has students; "
+            f"`dvc pull {MODEL}` fetches the trained model"
+        )
     denoiser, about = model_file.open_model(path, settings.precision)
     sampler = drawing.fitted(settings.sampler, denoiser)
     if about.get("evaluations"):
@@ -49,10 +65,10 @@ def draw(path: Path) -> str:
             bar.update(len(batch.images))
     publish(unfinished, target)
     seconds = time.perf_counter() - started
-    table = target.with_suffix(".csv")
+    table = TARGET / f"{path.stem}.csv"
     table.unlink(missing_ok=True)
     evaluations = sampler.evaluations(denoiser)
-    found = f"{target}/: {count:,} images, {evaluations} evaluations each, in {seconds:.0f} s"
+    found = f"{target}/: {count:,} images in {seconds:.1f} s; evaluations for each: {evaluations}"
     if labels is None:
         return found
     names = names_of_classes(about.get("class_names"), denoiser.config.unet.classes)
@@ -67,8 +83,12 @@ def draw(path: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make draw", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("model", type=Path, help="a file in students/ or models/")
+    parser.add_argument("--count", type=int, help="images (default: sample.count)")
+    parser.add_argument("--seed", type=int, help="their noise (default: sample.seed)")
+    arguments = parser.parse_args()
     try:
-        print(f"draw: {draw(parser.parse_args().model)}")
+        settings = settings_with(count=arguments.count, seed=arguments.seed)
+        print(f"draw: {draw(arguments.model, settings)}")
     except (UserError, OSError) as error:
         sys.exit(f"draw: {error}")
 
