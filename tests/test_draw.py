@@ -69,15 +69,31 @@ def test_another_model_draws_as_params_say_and_without_classes_has_no_table(fold
     assert digest("drawn/plain") == images.PixelDigest(expected).hex()
 
 
-def test_a_missing_or_damaged_model_is_named_and_earlier_images_stay(folder, monkeypatch):
-    images_before = folder / "drawn/model"
-    images_before.mkdir(parents=True)
-    (folder / "model.safetensors").write_bytes(b"no model")
-    for name, problem in (("none", "none.safetensors: not found"), ("model", "model.safetensors")):
-        monkeypatch.setattr("sys.argv", ["draw", f"{name}.safetensors"])
+def test_failures_are_named_and_earlier_images_stay(folder, monkeypatch):
+    path = folder / "model.safetensors"
+    model_file.save(denoiser(), path, ABOUT | {"evaluations": 1})
+    draw.draw(path, draw.settings_with())
+    before, table = digest("drawn/model"), (folder / "drawn/model.csv").read_text()
+    write = images.write
+
+    def full(folder, first, batch):
+        if first > 5:
+            raise OSError("no space left")
+        write(folder, first, batch)
+
+    def fails(name: str, problem: str) -> None:
+        monkeypatch.setattr("sys.argv", ["draw", name, "--seed", "9"])
         with pytest.raises(SystemExit, match=f"draw: {problem}"):
             draw.main()
-    assert images_before.exists()
+        assert digest("drawn/model") == before
+        assert (folder / "drawn/model.csv").read_text() == table
+
+    fails("none.safetensors", "none.safetensors: not found")
+    with monkeypatch.context() as patch:
+        patch.setattr(images, "write", full)
+        fails("model.safetensors", "no space left")
+    path.write_bytes(b"no model")
+    fails("model.safetensors", "model.safetensors")
 
 
 def test_another_count_and_seed(folder, monkeypatch, capsys):

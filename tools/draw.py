@@ -15,7 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-from pydantic import ValidationError
 from tqdm import tqdm
 
 from src import drawing, images, model_file, params
@@ -23,10 +22,9 @@ from src.common import reports
 from src.common.dataset import names_of_classes
 from src.common.errors import UserError
 from src.common.files import publish
-from src.common.schema import explain
+from src.common.schema import parse
 from src.distillation.students import student_sampler
 
-MODEL = "models/model.safetensors"
 TARGET = Path("drawn")
 
 
@@ -35,10 +33,9 @@ def settings_with(**changes: int | None) -> params.Sample:
     values = params.load().sample.model_dump()
     values |= {key: value for key, value in changes.items() if value is not None}
     try:
-        return params.Sample.model_validate(values)
-    except ValidationError as error:
-        problems = [explain(dict(problem), "missing") for problem in error.errors()]
-        raise UserError("; ".join(problems)) from None
+        return parse(params.Sample, values)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def draw(path: Path, settings: params.Sample) -> str:
@@ -46,12 +43,13 @@ def draw(path: Path, settings: params.Sample) -> str:
     if not path.exists():
         raise UserError(
             f"{path}: not found. students/ has students; "
-            f"`dvc pull {MODEL}` fetches the trained model"
+            f"`dvc pull models/model.safetensors` fetches the trained model"
         )
     denoiser, about = model_file.open_model(path, settings.precision)
-    sampler = drawing.fitted(settings.sampler, denoiser)
     if about.get("evaluations"):
         sampler = student_sampler(about)
+    else:
+        sampler = drawing.fitted(settings.sampler, denoiser)
     count, seed = settings.count, settings.seed
     labels = drawing.labels_for(denoiser, about, settings.classes, seed, count)
     target, unfinished = TARGET / path.stem, TARGET / f".{path.stem}.unfinished"
@@ -63,10 +61,10 @@ def draw(path: Path, settings: params.Sample) -> str:
         for batch in drawing.batches(denoiser, sampler, seed, labels, parts):
             images.write(unfinished, batch.first, batch.images)
             bar.update(len(batch.images))
+    table = TARGET / f"{path.stem}.csv"
+    table.unlink(missing_ok=True)  # first: it must never stand beside other images
     publish(unfinished, target)
     seconds = time.perf_counter() - started
-    table = TARGET / f"{path.stem}.csv"
-    table.unlink(missing_ok=True)
     evaluations = sampler.evaluations(denoiser)
     found = f"{target}/: {count:,} images in {seconds:.1f} s; evaluations for each: {evaluations}"
     if labels is None:
